@@ -1,0 +1,108 @@
+//! Token ids in, logits out.
+//!
+//! `gguf` reads a model file, `weights` holds its bytes (the one mmap), `config` turns its metadata into
+//! hyperparameters, `kv` owns what is remembered per sequence, `candle` runs the forward pass on candle tensors.
+//! Nothing here knows text, sampling, users or HTTP; a token is a number.
+
+use std::path::PathBuf;
+
+/// A vocabulary entry.
+pub type TokenId = u32;
+
+/// A model file that cannot be used. The text names the file's field, its value and the limit.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// The bytes are not a well-formed GGUF, or break a limit.
+    #[error("not a usable GGUF file: {0}")]
+    Malformed(String),
+    /// Well-formed, but of an architecture or tensor type that no runner here has.
+    #[error("unsupported model: {0}")]
+    Unsupported(String),
+    /// Weights and KV cache would not fit; the text holds the arithmetic.
+    #[error("not enough memory: {0}")]
+    TooLarge(String),
+    /// Reading failed.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A step failed inside the backend.
+    #[error("inference failed: {0}")]
+    Backend(String),
+}
+
+/// Handle of one sequence inside a [`Model`]: its KV cache and position.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub struct SeqId(pub u32);
+
+/// For which rows of a chunk logits are wanted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LogitsFor {
+    /// None: a prefill chunk that is not the last.
+    None,
+    /// The last row: decode, or the end of a prefill.
+    Last,
+    /// Every row: perplexity, speculative verification.
+    All,
+}
+
+/// Consecutive tokens of one sequence; they take the positions from the sequence's length on.
+#[derive(Clone, Copy, Debug)]
+pub struct Chunk<'a> {
+    /// Which sequence.
+    pub seq: SeqId,
+    /// One or more tokens.
+    pub tokens: &'a [TokenId],
+    /// Which rows need logits.
+    pub logits: LogitsFor,
+}
+
+/// One step's rows, of several sequences; a sequence stands in it at most once.
+pub type Batch<'a> = [Chunk<'a>];
+
+/// Logits of the wanted rows, in the order of the batch.
+#[derive(Clone, Debug, Default)]
+pub struct Logits {
+    /// `(n_rows, n_vocab)`, row-major.
+    pub data: Vec<f32>,
+    /// Row length.
+    pub n_vocab: usize,
+}
+
+impl Logits {
+    /// The rows in order.
+    pub fn rows(&self) -> impl Iterator<Item = &[f32]> {
+        self.data.chunks_exact(self.n_vocab.max(1))
+    }
+    /// The `i`-th wanted row.
+    pub fn row(&self, i: usize) -> &[f32] {
+        &self.data[i * self.n_vocab..(i + 1) * self.n_vocab]
+    }
+}
+
+/// A loaded model: immutable weights and the KV caches of its live sequences.
+///
+/// Used from one thread at a time (the inference thread); `step` blocks until the batch is done.
+pub trait Model: Send {
+    /// Which runner and device this is, for the log and `doctor`: `candle cpu`.
+    fn backend(&self) -> String;
+    /// A new, empty sequence.
+    ///
+    /// # Errors
+    /// [`ModelError::TooLarge`] when no KV memory is left.
+    fn new_sequence(&mut self) -> Result<SeqId, ModelError>;
+    /// Frees a sequence's memory. Unknown ids are ignored.
+    fn free_sequence(&mut self, seq: SeqId);
+    /// How many positions the sequence holds.
+    fn seq_len(&self, seq: SeqId) -> usize;
+    /// Forgets positions from `len` on; a longer `len` changes nothing.
+    fn truncate(&mut self, seq: SeqId, len: usize);
+    /// Evaluates all chunks and appends them to their sequences.
+    ///
+    /// # Errors
+    /// A chunk past `n_ctx`, an id outside the vocabulary or an unknown sequence is refused before anything changes.
+    fn step(&mut self, batch: &Batch<'_>) -> Result<Logits, ModelError>;
+}
