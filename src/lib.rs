@@ -32,5 +32,6 @@
 //! to the server, not to a socket. When it ends, the reply and its reason are written in the same transaction as the
 //! chat's `updated_at`.
 
+pub mod chat;
 pub mod domain;
 pub mod model;
