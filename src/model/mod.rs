@@ -4,7 +4,52 @@
 //! hyperparameters, `kv` owns what is remembered per sequence, `candle` runs the forward pass on candle tensors.
 //! Nothing here knows text, sampling, users or HTTP; a token is a number.
 
+pub mod config;
+pub mod gguf;
+mod weights;
+
 use std::path::PathBuf;
+
+pub use config::ModelConfig;
+pub use gguf::Gguf;
+
+/// Values of `general.architecture` that a runner here computes.
+pub const SUPPORTED_ARCHITECTURES: &[&str] = &["llama", "qwen2", "qwen3", "gemma3", "phi3"];
+
+/// Where the forward pass runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Device {
+    /// This machine's cores.
+    #[default]
+    Cpu,
+    /// The first NVIDIA GPU; needs a build with the `cuda` feature.
+    Cuda,
+    /// Apple's GPU; needs a build with the `metal` feature.
+    Metal,
+}
+
+/// What a model is loaded for.
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
+    /// Positions per sequence; `None` takes what the model was trained on, at most 4,096.
+    pub n_ctx: Option<usize>,
+    /// Threads of the forward pass, at least 1.
+    pub n_threads: usize,
+    /// Where it runs.
+    pub device: Device,
+    /// Sequences that may be alive at once; memory for all of them is asked for before loading.
+    pub max_sequences: usize,
+}
+
+/// Loads a model for inference.
+///
+/// # Errors
+/// [`ModelError::Unsupported`] for an architecture, tensor type or device that this build does not run;
+/// [`ModelError::Malformed`] when the metadata contradict each other or the tensors; [`ModelError::TooLarge`] when
+/// weights and KV cache would not fit into memory.
+pub fn load(_gguf: &Gguf, _options: &LoadOptions) -> Result<Box<dyn Model>, ModelError> {
+    todo!()
+}
 
 /// A vocabulary entry.
 pub type TokenId = u32;
@@ -87,6 +132,8 @@ impl Logits {
 ///
 /// Used from one thread at a time (the inference thread); `step` blocks until the batch is done.
 pub trait Model: Send {
+    /// Its shape.
+    fn config(&self) -> &ModelConfig;
     /// Which runner and device this is, for the log and `doctor`: `candle cpu`.
     fn backend(&self) -> String;
     /// A new, empty sequence.
