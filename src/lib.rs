@@ -35,3 +35,4 @@
 pub mod chat;
 pub mod domain;
 pub mod model;
+pub mod store;
