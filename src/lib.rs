@@ -36,3 +36,4 @@ pub mod chat;
 pub mod domain;
 pub mod model;
 pub mod store;
+pub mod text;
