@@ -34,6 +34,7 @@
 
 pub mod chat;
 pub mod domain;
+pub mod engine;
 pub mod model;
 pub mod store;
 pub mod text;

@@ -1,0 +1,366 @@
+//! Makes a model generate, fairly, for several people at once.
+//!
+//! One named thread owns the model. Each of its steps carries one row for every running generation that decodes and
+//! one chunk of one prompt that is being prefilled (`scheduler`), so that a long prompt never stops those who are
+//! reading. Who comes next is decided by owner, not by request (`queue`); a finished sequence stays warm for its owner
+//! and for nobody else (`prefix_cache`). Nothing here knows HTTP, users or the store: an [`Owner`] is a number.
+//!
+//! Nothing async calls the model: [`Engine::submit`] returns at once, and what happens comes through a channel.
+
+pub mod loop_guard;
+mod metrics;
+mod prefix_cache;
+mod queue;
+mod request;
+mod running;
+pub mod sampler;
+mod scheduler;
+pub mod stop;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use tokio::sync::{mpsc, watch};
+
+pub use self::metrics::{EngineMetrics, FinishedTotals, Histogram};
+use self::queue::{Queue, Waiting};
+pub use self::request::{
+    CancelHandle, Event, Finish, GenerateRequest, Generation, InvalidParam, Owner, Timings,
+};
+pub use self::sampler::SamplingParams;
+use crate::model::gguf::Gguf;
+use crate::model::{self, Model, ModelError};
+use crate::text::{TextError, TextModel};
+
+/// Generations at once where `-np` is not given: a family; more make each of them slower on one CPU.
+pub const DEFAULT_MAX_RUNNING: usize = 4;
+/// Requests that may wait per owner: more is a program gone wrong, or a teenager.
+pub const DEFAULT_QUEUE_PER_OWNER: usize = 4;
+/// Requests that may wait in all: at a minute each, the last one already waits for a quarter of an hour.
+pub const DEFAULT_QUEUE_TOTAL: usize = 64;
+
+/// What an engine needs to start.
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    /// Where the model comes from.
+    pub gguf: ModelSource,
+    /// How it is loaded; `max_sequences` of it is how many stay in memory, running and warm together.
+    pub load: model::LoadOptions,
+    /// Generations at once (`-np`).
+    pub max_running: usize,
+    /// Requests that may wait per owner.
+    pub queue_per_owner: usize,
+    /// Requests that may wait in all.
+    pub queue_total: usize,
+}
+
+/// Where a model comes from.
+#[derive(Clone, Debug)]
+pub enum ModelSource {
+    /// The bytes of the model in the binary.
+    Builtin(&'static [u8]),
+    /// A GGUF file.
+    File(PathBuf),
+}
+
+/// How much an engine takes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Generations at once.
+    pub max_running: usize,
+    /// Sequences in memory, running and warm together; less than `max_running` lowers that.
+    pub max_sequences: usize,
+    /// Requests that may wait per owner.
+    pub queue_per_owner: usize,
+    /// Requests that may wait in all.
+    pub queue_total: usize,
+}
+
+/// What a loader brings.
+pub struct Loaded {
+    /// The forward pass.
+    pub model: Box<dyn Model>,
+    /// Its vocabulary and template.
+    pub text: TextModel,
+    /// Size of the model's file in bytes.
+    pub size_bytes: u64,
+}
+
+/// Whether requests can be taken.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum EngineState {
+    /// The model is being loaded.
+    Loading,
+    /// It is loaded.
+    Ready,
+    /// It will not be: the reason, in one sentence.
+    Failed(String),
+}
+
+/// What is known of the loaded model.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ModelInfo {
+    /// Its own name for itself, or the file's.
+    pub name: String,
+    /// Architecture as in its GGUF.
+    pub architecture: String,
+    /// Positions a sequence may hold.
+    pub n_ctx: usize,
+    /// Positions the model was trained for.
+    pub n_ctx_train: usize,
+    /// Vocabulary size.
+    pub n_vocab: usize,
+    /// The weights' type.
+    pub quantization: String,
+    /// Size of the file in bytes.
+    pub size_bytes: u64,
+    /// Number of weights.
+    pub n_params: u64,
+    /// Runner and device.
+    pub backend: String,
+}
+
+/// Why a model could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file or its weights.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// Its vocabulary or template.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// The loader or, again and again, the model broke off in the middle.
+    #[error("the model broke down: {0}")]
+    Panicked(String),
+}
+
+/// Why a request was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The model is not loaded (yet, or any more).
+    #[error("the model is not ready")]
+    NotReady,
+    /// The model could not be loaded.
+    #[error("the model could not be loaded: {0}")]
+    Load(Arc<LoadError>),
+    /// Too many wait, in all or of this owner.
+    #[error("too many requests are waiting; try again in {retry_after_s} s")]
+    Busy {
+        /// A guess from how long generations took so far.
+        retry_after_s: u64,
+    },
+    /// The prompt leaves no room for an answer.
+    #[error("the prompt has {n_tokens} tokens, and the context holds {n_ctx} with the answer")]
+    ContextOverflow {
+        /// Of the prompt.
+        n_tokens: usize,
+        /// Of the loaded model.
+        n_ctx: usize,
+    },
+    /// A value out of its range.
+    #[error(transparent)]
+    Invalid(#[from] InvalidParam),
+}
+
+/// A handle on the inference thread; clones are cheap. When the last is dropped, the thread ends.
+#[derive(Clone)]
+pub struct Engine {
+    shared: Arc<Shared>,
+    _last: Arc<StopOnDrop>,
+}
+
+impl Engine {
+    /// Starts the inference thread, which loads the model in the background.
+    pub fn start(options: EngineOptions) -> Self {
+        let EngineOptions { gguf, load, max_running, queue_per_owner, queue_total } = options;
+        let limits = Limits { max_running, max_sequences: load.max_sequences, queue_per_owner, queue_total };
+        Self::start_with(limits, move || {
+            let gguf = match &gguf {
+                ModelSource::Builtin(bytes) => Gguf::from_static("builtin", bytes)?,
+                ModelSource::File(path) => Gguf::open(path)?,
+            };
+            let text = TextModel::from_gguf(&gguf)?;
+            Ok(Loaded { model: model::load(&gguf, &load)?, text, size_bytes: gguf.size_bytes() })
+        })
+    }
+
+    /// Starts the inference thread with whatever `load` brings; it is called again when the model broke down.
+    pub fn start_with(
+        limits: Limits,
+        load: impl FnMut() -> Result<Loaded, LoadError> + Send + 'static,
+    ) -> Self {
+        let max_running = limits.max_running.min(limits.max_sequences).max(1);
+        let limits = Limits { max_running, max_sequences: limits.max_sequences.max(1), ..limits };
+        let shared = Arc::new(Shared {
+            limits,
+            queue: Mutex::new(Queue::new(limits)),
+            work: Condvar::new(),
+            state: watch::channel(EngineState::Loading).0,
+            loaded: Mutex::new(None),
+            load_error: Mutex::new(None),
+            metrics: Mutex::new(EngineMetrics::new()),
+            thread: Mutex::new(None),
+        });
+        let for_thread = Arc::clone(&shared);
+        let spawned = std::thread::Builder::new()
+            .name("inference".into())
+            .spawn(move || scheduler::run(&for_thread, load));
+        match spawned {
+            Ok(handle) => *lock(&shared.thread) = Some(handle),
+            Err(e) => shared.fail(LoadError::Panicked(format!("the inference thread did not start: {e}"))),
+        }
+        Self { _last: Arc::new(StopOnDrop(Arc::clone(&shared))), shared }
+    }
+
+    /// Whether requests can be taken.
+    pub fn state(&self) -> EngineState {
+        self.shared.state.borrow().clone()
+    }
+
+    /// Waits until the model is loaded.
+    ///
+    /// # Errors
+    /// [`EngineError::Load`] when it cannot be; [`EngineError::NotReady`] after [`Engine::shutdown`].
+    pub async fn ready(&self) -> Result<(), EngineError> {
+        let mut state = self.shared.state.subscribe();
+        // The sender lives in `shared`, so waiting cannot fail.
+        drop(state.wait_for(|s| *s != EngineState::Loading).await);
+        match self.state() {
+            EngineState::Ready => Ok(()),
+            EngineState::Loading | EngineState::Failed(_) => Err(self.shared.why_not_ready()),
+        }
+    }
+
+    /// [`Engine::ready`] for a thread outside of any async runtime.
+    pub fn wait_ready_blocking(&self) -> Result<(), EngineError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        match runtime {
+            Ok(runtime) => runtime.block_on(self.ready()),
+            Err(_) => Err(EngineError::NotReady),
+        }
+    }
+
+    /// Vocabulary and template of the model, once it is loaded.
+    pub fn text(&self) -> Option<Arc<TextModel>> {
+        lock(&self.shared.loaded).as_ref().map(|l| Arc::clone(&l.text))
+    }
+
+    /// What is known of the model, once it is loaded.
+    pub fn model_info(&self) -> Option<Arc<ModelInfo>> {
+        lock(&self.shared.loaded).as_ref().map(|l| Arc::clone(&l.info))
+    }
+
+    /// Queues a request; never blocks.
+    ///
+    /// # Errors
+    /// [`EngineError`] says what was wrong; nothing was queued then.
+    pub fn submit(&self, request: GenerateRequest) -> Result<Generation, EngineError> {
+        request.validate()?;
+        let info = self.model_info().filter(|_| self.state() == EngineState::Ready);
+        let info = info.ok_or_else(|| self.shared.why_not_ready())?;
+        if request.prompt.len() >= info.n_ctx {
+            return Err(EngineError::ContextOverflow { n_tokens: request.prompt.len(), n_ctx: info.n_ctx });
+        }
+        if let Some(id) = request.prompt.iter().find(|&&id| id as usize >= info.n_vocab) {
+            let problem = format!("token {id} is outside the vocabulary of {}", info.n_vocab);
+            return Err(InvalidParam::new("prompt", problem).into());
+        }
+        let (sender, events) = mpsc::unbounded_channel();
+        let cancel = CancelHandle::default();
+        let waiting = Waiting {
+            request,
+            events: sender,
+            cancel: cancel.clone(),
+            submitted_at: Instant::now(),
+            position: 0,
+        };
+        let pushed = lock(&self.shared.queue).push(waiting);
+        if let Err(e) = pushed {
+            lock(&self.shared.metrics).refused_total += 1;
+            return Err(e);
+        }
+        self.shared.work.notify_one();
+        Ok(Generation { events, cancel })
+    }
+
+    /// A snapshot of counters, gauges and histograms.
+    pub fn metrics(&self) -> EngineMetrics {
+        let (running, queued) = {
+            let queue = lock(&self.shared.queue);
+            (queue.n_running(), queue.n_waiting())
+        };
+        let loaded = self.state() == EngineState::Ready;
+        EngineMetrics { running, queued, loaded, ..lock(&self.shared.metrics).clone() }
+    }
+
+    /// Ends every running and waiting generation with [`Finish::Cancelled`], then the thread; returns when it is gone,
+    /// after at most one step (or the rest of a load). Later requests are refused with [`EngineError::NotReady`].
+    pub fn shutdown(&self) {
+        self.shared.stop();
+        let handle = lock(&self.shared.thread).take();
+        if let Some(handle) = handle
+            && handle.join().is_err()
+        {
+            tracing::error!("the inference thread had panicked");
+        }
+    }
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("state", &self.state()).finish_non_exhaustive()
+    }
+}
+
+/// What handles and the inference thread share.
+struct Shared {
+    limits: Limits,
+    queue: Mutex<Queue>,
+    /// Signalled when the queue has grown or the end has come.
+    work: Condvar,
+    state: watch::Sender<EngineState>,
+    loaded: Mutex<Option<LoadedShared>>,
+    load_error: Mutex<Option<Arc<LoadError>>>,
+    metrics: Mutex<EngineMetrics>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// The part of [`Loaded`] that handles may see.
+struct LoadedShared {
+    text: Arc<TextModel>,
+    info: Arc<ModelInfo>,
+}
+
+impl Shared {
+    fn stop(&self) {
+        lock(&self.queue).close();
+        self.work.notify_all();
+    }
+
+    fn fail(&self, error: LoadError) {
+        tracing::error!(%error, "the model is out of service");
+        let error = Arc::new(error);
+        *lock(&self.load_error) = Some(Arc::clone(&error));
+        self.state.send_replace(EngineState::Failed(error.to_string()));
+    }
+
+    fn why_not_ready(&self) -> EngineError {
+        lock(&self.load_error).clone().map_or(EngineError::NotReady, EngineError::Load)
+    }
+}
+
+/// Lives as long as any handle does; the thread holds [`Shared`] only.
+struct StopOnDrop(Arc<Shared>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+/// A panic elsewhere does not make these values wrong: each is changed in one go.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,217 @@
+//! Who comes next.
+//!
+//! One lane per owner. The lane whose owner has the fewest generations running is served, and of equals the one that
+//! waited longest for its turn; so an owner with many requests delays others by one generation at most, and takes the
+//! whole machine when nobody else wants it.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+use super::request::{CancelHandle, Event, GenerateRequest, Owner};
+use super::{EngineError, Limits};
+
+/// Longest advice in `retry_after_s`: nobody's page should look dead for longer.
+const MAX_RETRY_AFTER_S: f64 = 120.0;
+/// Length of a generation that is assumed before one has ended.
+const FIRST_GUESS_S: f64 = 5.0;
+/// Weight of the newest generation in the running mean.
+const MEAN_WEIGHT: f64 = 0.2;
+
+/// A request that waits.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) request: GenerateRequest,
+    pub(super) events: mpsc::UnboundedSender<Event>,
+    pub(super) cancel: CancelHandle,
+    pub(super) submitted_at: Instant,
+    /// As last reported; 0 when not yet.
+    pub(super) position: usize,
+}
+
+impl Waiting {
+    fn is_over(&self) -> bool {
+        self.cancel.is_cancelled() || self.events.is_closed()
+    }
+}
+
+/// Everything that waits, and how many run for whom.
+#[derive(Debug)]
+pub(super) struct Queue {
+    limits: Limits,
+    /// In the order of turns; none is empty.
+    lanes: VecDeque<Lane>,
+    n_running_of: HashMap<Owner, usize>,
+    n_running: usize,
+    mean_generation_s: f64,
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Lane {
+    owner: Owner,
+    waiting: VecDeque<Waiting>,
+}
+
+impl Queue {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            lanes: VecDeque::new(),
+            n_running_of: HashMap::new(),
+            n_running: 0,
+            mean_generation_s: FIRST_GUESS_S,
+            closed: false,
+        }
+    }
+
+    pub(super) fn n_running(&self) -> usize {
+        self.n_running
+    }
+
+    pub(super) fn n_waiting(&self) -> usize {
+        self.lanes.iter().map(|l| l.waiting.len()).sum()
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Nothing more is taken or served.
+    pub(super) fn close(&mut self) {
+        self.closed = true;
+    }
+
+    /// Takes a request. Free places count as room, because what waits for them waits for a moment only.
+    pub(super) fn push(&mut self, waiting: Waiting) -> Result<(), EngineError> {
+        if self.closed {
+            return Err(EngineError::NotReady);
+        }
+        let n_free = self.limits.max_running - self.n_running.min(self.limits.max_running);
+        let live = |lane: &Lane| lane.waiting.iter().filter(|w| !w.is_over()).count();
+        let owner = waiting.request.owner;
+        let n_of_owner = self.lanes.iter().find(|l| l.owner == owner).map_or(0, live);
+        let n_total: usize = self.lanes.iter().map(live).sum();
+        if n_of_owner >= self.limits.queue_per_owner + n_free || n_total >= self.limits.queue_total + n_free {
+            return Err(EngineError::Busy { retry_after_s: self.retry_after_s() });
+        }
+        match self.lanes.iter_mut().find(|l| l.owner == owner) {
+            Some(lane) => lane.waiting.push_back(waiting),
+            None => self.lanes.push_back(Lane { owner, waiting: [waiting].into() }),
+        }
+        Ok(())
+    }
+
+    /// The next to run, counted as running from now on; `None` when all places are taken or nobody waits.
+    pub(super) fn pop(&mut self) -> Option<Waiting> {
+        if self.n_running >= self.limits.max_running {
+            return None;
+        }
+        let turns: Vec<(Owner, usize)> =
+            self.lanes.iter().map(|l| (l.owner, self.n_running_for(l.owner))).collect();
+        let i = next_lane(&turns)?;
+        let mut lane = self.lanes.remove(i)?;
+        let waiting = lane.waiting.pop_front();
+        let owner = lane.owner;
+        if !lane.waiting.is_empty() {
+            self.lanes.push_back(lane);
+        }
+        self.n_running += 1;
+        *self.n_running_of.entry(owner).or_default() += 1;
+        waiting
+    }
+
+    /// Gives a place back that [`Queue::pop`] had given to a request, which goes back to where it was.
+    pub(super) fn put_back(&mut self, waiting: Waiting) {
+        let owner = waiting.request.owner;
+        self.leave(owner);
+        let i = self.lanes.iter().position(|l| l.owner == owner);
+        let mut lane =
+            i.and_then(|i| self.lanes.remove(i)).unwrap_or(Lane { owner, waiting: VecDeque::new() });
+        lane.waiting.push_front(waiting);
+        self.lanes.push_front(lane);
+    }
+
+    /// A generation of this owner ended after `took`.
+    pub(super) fn end(&mut self, owner: Owner, took: Duration) {
+        self.leave(owner);
+        self.mean_generation_s += MEAN_WEIGHT * (took.as_secs_f64() - self.mean_generation_s);
+    }
+
+    /// Nothing runs any more.
+    pub(super) fn end_everybody(&mut self) {
+        self.n_running = 0;
+        self.n_running_of.clear();
+    }
+
+    /// Takes out what was cancelled or abandoned while it waited.
+    pub(super) fn take_over(&mut self) -> Vec<Waiting> {
+        self.take_where(Waiting::is_over)
+    }
+
+    /// Takes out everything.
+    pub(super) fn take_all(&mut self) -> Vec<Waiting> {
+        self.take_where(|_| true)
+    }
+
+    /// Tells everybody whose position changed.
+    pub(super) fn report_positions(&mut self) {
+        let mut turns: Vec<(Owner, usize)> = Vec::new();
+        for lane in &self.lanes {
+            turns.push((lane.owner, self.n_running_for(lane.owner)));
+        }
+        let mut n_served: HashMap<Owner, usize> = HashMap::new();
+        for position in 1..=self.n_waiting() {
+            let Some(i) = next_lane(&turns) else { return };
+            let (owner, n_running) = turns.remove(i);
+            let nth = n_served.entry(owner).or_default();
+            let Some(lane) = self.lanes.iter_mut().find(|l| l.owner == owner) else { return };
+            let waiting = &mut lane.waiting[*nth];
+            *nth += 1;
+            if waiting.position != position {
+                waiting.position = position;
+                // A reader that went away is found by `take_over`.
+                let _ = waiting.events.send(Event::Queued { position });
+            }
+            if *nth < lane.waiting.len() {
+                turns.push((owner, n_running + 1));
+            }
+        }
+    }
+
+    fn n_running_for(&self, owner: Owner) -> usize {
+        self.n_running_of.get(&owner).copied().unwrap_or(0)
+    }
+
+    fn leave(&mut self, owner: Owner) {
+        self.n_running = self.n_running.saturating_sub(1);
+        if let Some(n) = self.n_running_of.get_mut(&owner) {
+            *n -= 1;
+            if *n == 0 {
+                self.n_running_of.remove(&owner);
+            }
+        }
+    }
+
+    fn take_where(&mut self, wanted: impl Fn(&Waiting) -> bool) -> Vec<Waiting> {
+        let mut taken = Vec::new();
+        for lane in &mut self.lanes {
+            let (out, stay): (VecDeque<_>, VecDeque<_>) = lane.waiting.drain(..).partition(|w| wanted(w));
+            lane.waiting = stay;
+            taken.extend(out);
+        }
+        self.lanes.retain(|l| !l.waiting.is_empty());
+        taken
+    }
+
+    fn retry_after_s(&self) -> u64 {
+        let n_rounds = self.n_waiting() as f64 / self.limits.max_running as f64 + 1.0;
+        (n_rounds * self.mean_generation_s).clamp(1.0, MAX_RETRY_AFTER_S).ceil() as u64
+    }
+}
+
+/// The first of those with the fewest running.
+fn next_lane(turns: &[(Owner, usize)]) -> Option<usize> {
+    (0..turns.len()).min_by_key(|&i| turns[i].1)
+}
