@@ -32,7 +32,10 @@
 //! to the server, not to a socket. When it ends, the reply and its reason are written in the same transaction as the
 //! chat's `updated_at`.
 
+pub mod auth;
 pub mod chat;
+pub mod cli;
+pub mod config;
 pub mod domain;
 pub mod engine;
 pub mod model;
