@@ -38,6 +38,7 @@ pub mod cli;
 pub mod config;
 pub mod domain;
 pub mod engine;
+pub mod kernels;
 pub mod model;
 pub mod store;
 pub mod text;

@@ -1,0 +1,75 @@
+//! Activations in the form the integer kernels read: signed bytes with one float scale per 32.
+//!
+//! One scale per 32 for every weight format: finer than the 256 that llama.cpp uses beside K types, at the price of
+//! one more multiplication per tile.
+
+use super::pack::TILE_K;
+
+/// Several rows of quantized activations; allocated once and refilled.
+#[derive(Clone, Debug, Default)]
+pub struct Activations {
+    /// Row length.
+    pub k: usize,
+    /// Rows in use.
+    pub n_rows: usize,
+    /// `(n_rows, k)` codes in -127..=127.
+    pub codes: Vec<i8>,
+    /// `(n_rows, k / 32)`: the value is `scale * code`.
+    pub scales: Vec<f32>,
+    /// `(n_rows, k / 16)`: `scale` times the sum of 16 codes, for minimums and zero points.
+    pub sums: Vec<f32>,
+}
+
+impl Activations {
+    /// Makes room for `n_rows` of `k` weights (a multiple of 32); allocates only past the largest size seen.
+    pub fn resize(&mut self, n_rows: usize, k: usize) {
+        assert_eq!(k % TILE_K, 0, "rows of {k} are not a multiple of {TILE_K}");
+        (self.n_rows, self.k) = (n_rows, k);
+        let grow = |len: usize, wanted: usize| wanted.max(len);
+        self.codes.resize(grow(self.codes.len(), n_rows * k), 0);
+        self.scales.resize(grow(self.scales.len(), n_rows * k / 32), 0.0);
+        self.sums.resize(grow(self.sums.len(), n_rows * k / 16), 0.0);
+    }
+
+    /// The codes, scales and sums of row `m`.
+    pub fn row(&self, m: usize) -> (&[i8], &[f32], &[f32]) {
+        let k = self.k;
+        (
+            &self.codes[m * k..(m + 1) * k],
+            &self.scales[m * (k / 32)..(m + 1) * (k / 32)],
+            &self.sums[m * (k / 16)..(m + 1) * (k / 16)],
+        )
+    }
+
+    /// The same, to be written by [`quantize_row`]. Rows may be filled by different threads through `split`.
+    pub fn row_mut(&mut self, m: usize) -> (&mut [i8], &mut [f32], &mut [f32]) {
+        let k = self.k;
+        (
+            &mut self.codes[m * k..(m + 1) * k],
+            &mut self.scales[m * (k / 32)..(m + 1) * (k / 32)],
+            &mut self.sums[m * (k / 16)..(m + 1) * (k / 16)],
+        )
+    }
+}
+
+/// Quantizes one row, rounding half to even; all-zero groups get scale 0.
+///
+/// # Panics
+/// If the lengths do not belong together.
+pub fn quantize_row(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [f32]) {
+    assert!(x.len() == codes.len() && x.len() == scales.len() * 32 && x.len() == sums.len() * 16);
+    let groups = x.chunks_exact(32).zip(codes.chunks_exact_mut(32));
+    for ((x, codes), (scale, sums)) in groups.zip(scales.iter_mut().zip(sums.chunks_exact_mut(2))) {
+        let largest = x.iter().fold(0.0f32, |a, v| a.max(v.abs()));
+        *scale = largest / 127.0;
+        let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+        for ((x, codes), sum) in x.chunks_exact(16).zip(codes.chunks_exact_mut(16)).zip(sums) {
+            let mut total = 0i32;
+            for (code, v) in codes.iter_mut().zip(x) {
+                *code = (v * inverse).round_ties_even() as i8;
+                total += i32::from(*code);
+            }
+            *sum = *scale * total as f32;
+        }
+    }
+}

@@ -1,0 +1,489 @@
+//! AVX-512 with VNNI: 16 rows of a panel in the lanes of one register, four weights of each per `vpdpbusd`.
+//!
+//! Few rows (decode): codes are expanded in registers and used at once. Many rows (prefill): a run of 256 weights of a
+//! panel is expanded once into the first-level cache and multiplied with eight activation rows at a time.
+
+use std::arch::x86_64::{
+    __m512, __m512i, _MM_HINT_T1, _mm_loadu_si128, _mm_prefetch, _mm256_loadu_si256, _mm512_add_epi32,
+    _mm512_and_si512, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32, _mm512_cvtph_ps,
+    _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_fnmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
+    _mm512_mul_ps, _mm512_or_si512, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
+    _mm512_setzero_si512, _mm512_slli_epi16, _mm512_srli_epi16, _mm512_srli_epi32, _mm512_storeu_ps,
+    _mm512_storeu_si512, _mm512_sub_ps,
+};
+
+use super::activations::Activations;
+use super::blocks::BlockType;
+use super::pack::{PANEL_ROWS, PanelLayout, TILE_K, TILES_PER_SUPER};
+
+/// How far ahead of the reading the second-level cache is told, in bytes.
+const PREFETCH_BYTES: usize = 3584;
+/// Rows up to which codes are used straight from registers.
+const FEW_ROWS: usize = 4;
+/// Activation rows whose sums stay in registers while a run of weights is multiplied.
+const ROW_BLOCK: usize = 8;
+
+/// What distinguishes the formats inside a kernel; constants, so that an instance has no branch on them.
+trait Family {
+    const PLANE_BYTES: usize;
+    const TILE_BYTES: usize;
+    const ZERO: f32;
+    /// Two scales per tile and row (halves of 16 weights) instead of one.
+    const HALVES: bool;
+    /// Scales are integers, times the floats of the super-block.
+    const SUPER: bool;
+    const MINS: bool;
+    /// Bits of the low plane (8, 4 or 2) and of the plane above it (0, 1 or 2).
+    const LOW: u8;
+    const HIGH: u8;
+}
+
+macro_rules! families {
+    ($($name:ident: low $low:literal high $high:literal planes $planes:literal tile $tile:literal zero $zero:literal
+       halves $halves:literal super $super:literal mins $mins:literal;)+) => {
+        $(struct $name;
+        impl Family for $name {
+            const PLANE_BYTES: usize = $planes;
+            const TILE_BYTES: usize = $tile;
+            const ZERO: f32 = $zero;
+            const HALVES: bool = $halves;
+            const SUPER: bool = $super;
+            const MINS: bool = $mins;
+            const LOW: u8 = $low;
+            const HIGH: u8 = $high;
+        })+
+    };
+}
+
+families! {
+    Q40: low 4 high 0 planes 256 tile 288 zero 8.0 halves false super false mins false;
+    Q41: low 4 high 0 planes 256 tile 320 zero 0.0 halves false super false mins true;
+    Q50: low 4 high 1 planes 320 tile 352 zero 16.0 halves false super false mins false;
+    Q51: low 4 high 1 planes 320 tile 384 zero 0.0 halves false super false mins true;
+    Q80: low 8 high 0 planes 512 tile 544 zero 128.0 halves false super false mins false;
+    Q2K: low 2 high 0 planes 128 tile 160 zero 0.0 halves true super true mins true;
+    Q3K: low 2 high 1 planes 192 tile 224 zero 4.0 halves true super true mins false;
+    Q4K: low 4 high 0 planes 256 tile 288 zero 0.0 halves false super true mins true;
+    Q5K: low 4 high 1 planes 320 tile 352 zero 0.0 halves false super true mins true;
+    Q6K: low 4 high 2 planes 384 tile 416 zero 32.0 halves true super true mins false;
+}
+
+/// A line of 64 bytes.
+///
+/// # Safety
+/// `p` must be readable for 64 bytes.
+#[target_feature(enable = "avx512f")]
+unsafe fn line(p: *const u8) -> __m512i {
+    // SAFETY: the caller vouches for 64 readable bytes; the load has no alignment.
+    unsafe { _mm512_loadu_si512(p.cast()) }
+}
+
+/// The eight lines of unsigned codes of a tile.
+///
+/// # Safety
+/// `tile` must be readable for `F::PLANE_BYTES`.
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+unsafe fn lines<F: Family>(tile: *const u8) -> [__m512i; 8] {
+    let mut out = [_mm512_setzero_si512(); 8];
+    let at = |offset: usize| {
+        // SAFETY: every offset below stays under PLANE_BYTES of the family.
+        unsafe { line(tile.add(offset)) }
+    };
+    if F::LOW == 8 {
+        for (g, out) in out.iter_mut().enumerate() {
+            *out = at(64 * g);
+        }
+        return out;
+    }
+    if F::LOW == 4 {
+        let mask = _mm512_set1_epi8(15);
+        for g in 0..4 {
+            let both = at(64 * g);
+            out[g] = _mm512_and_si512(both, mask);
+            out[g + 4] = _mm512_and_si512(_mm512_srli_epi16::<4>(both), mask);
+        }
+    } else {
+        let mask = _mm512_set1_epi8(3);
+        for h in 0..2 {
+            let four = at(64 * h);
+            out[4 * h] = _mm512_and_si512(four, mask);
+            out[4 * h + 1] = _mm512_and_si512(_mm512_srli_epi16::<2>(four), mask);
+            out[4 * h + 2] = _mm512_and_si512(_mm512_srli_epi16::<4>(four), mask);
+            out[4 * h + 3] = _mm512_and_si512(_mm512_srli_epi16::<6>(four), mask);
+        }
+    }
+    if F::HIGH == 1 && F::LOW == 4 {
+        let (bits, mask) = (at(256), _mm512_set1_epi8(16));
+        let shifted = [
+            _mm512_slli_epi16::<4>(bits),
+            _mm512_slli_epi16::<3>(bits),
+            _mm512_slli_epi16::<2>(bits),
+            _mm512_slli_epi16::<1>(bits),
+            bits,
+            _mm512_srli_epi16::<1>(bits),
+            _mm512_srli_epi16::<2>(bits),
+            _mm512_srli_epi16::<3>(bits),
+        ];
+        for (out, high) in out.iter_mut().zip(shifted) {
+            *out = _mm512_or_si512(*out, _mm512_and_si512(high, mask));
+        }
+    } else if F::HIGH == 1 {
+        let (bits, mask) = (at(128), _mm512_set1_epi8(4));
+        let shifted = [
+            _mm512_slli_epi16::<2>(bits),
+            _mm512_slli_epi16::<1>(bits),
+            bits,
+            _mm512_srli_epi16::<1>(bits),
+            _mm512_srli_epi16::<2>(bits),
+            _mm512_srli_epi16::<3>(bits),
+            _mm512_srli_epi16::<4>(bits),
+            _mm512_srli_epi16::<5>(bits),
+        ];
+        for (out, high) in out.iter_mut().zip(shifted) {
+            *out = _mm512_or_si512(*out, _mm512_and_si512(high, mask));
+        }
+    } else if F::HIGH == 2 {
+        let mask = _mm512_set1_epi8(48);
+        for h in 0..2 {
+            let pairs = at(256 + 64 * h);
+            let shifted = [
+                _mm512_slli_epi16::<4>(pairs),
+                _mm512_slli_epi16::<2>(pairs),
+                pairs,
+                _mm512_srli_epi16::<2>(pairs),
+            ];
+            for (out, high) in out[4 * h..4 * h + 4].iter_mut().zip(shifted) {
+                *out = _mm512_or_si512(*out, _mm512_and_si512(high, mask));
+            }
+        }
+    }
+    out
+}
+
+/// 16 halves as floats.
+///
+/// # Safety
+/// `p` must be readable for 32 bytes.
+#[target_feature(enable = "avx512f")]
+#[inline]
+unsafe fn halves(p: *const u8) -> __m512 {
+    // SAFETY: the caller vouches for 32 readable bytes.
+    _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(p.cast()) })
+}
+
+/// 16 bytes widened to 32-bit lanes, unsigned or signed.
+///
+/// # Safety
+/// `p` must be readable for 16 bytes.
+#[target_feature(enable = "avx512f")]
+#[inline]
+unsafe fn bytes16<const SIGNED: bool>(p: *const u8) -> __m512i {
+    // SAFETY: the caller vouches for 16 readable bytes.
+    let raw = unsafe { _mm_loadu_si128(p.cast()) };
+    if SIGNED { _mm512_cvtepi8_epi32(raw) } else { _mm512_cvtepu8_epi32(raw) }
+}
+
+/// Scale and minimum of the 16 rows for half `h` of a tile, before the super-block's floats.
+///
+/// # Safety
+/// `scales` must point at a tile's scales of the family.
+#[target_feature(enable = "avx512f")]
+#[inline]
+unsafe fn scale_and_min<F: Family>(scales: *const u8, h: usize) -> (__m512, __m512) {
+    let none = _mm512_setzero_ps();
+    // SAFETY: a tile's scales are 32 bytes, 64 where floats and minimums both stand in the tile.
+    unsafe {
+        match (F::SUPER, F::HALVES, F::MINS) {
+            (false, _, false) => (halves(scales), none),
+            (false, _, true) => (halves(scales), halves(scales.add(32))),
+            (true, false, _) => (
+                _mm512_cvtepi32_ps(bytes16::<false>(scales)),
+                _mm512_cvtepi32_ps(bytes16::<false>(scales.add(16))),
+            ),
+            (true, true, false) => (_mm512_cvtepi32_ps(bytes16::<true>(scales.add(16 * h))), none),
+            (true, true, true) => {
+                let both = bytes16::<false>(scales.add(16 * h));
+                let low = _mm512_and_si512(both, _mm512_set1_epi32(15));
+                (_mm512_cvtepi32_ps(low), _mm512_cvtepi32_ps(_mm512_srli_epi32::<4>(both)))
+            }
+        }
+    }
+}
+
+/// Four consecutive activation codes in every lane.
+///
+/// # Safety
+/// `p` must be readable for 4 bytes.
+#[target_feature(enable = "avx512f")]
+#[inline]
+unsafe fn quad(p: *const i8) -> __m512i {
+    // SAFETY: the caller vouches for 4 readable bytes.
+    _mm512_set1_epi32(unsafe { p.cast::<i32>().read_unaligned() })
+}
+
+/// `M` activation rows (pointers to codes, scales, sums).
+type Rows<const M: usize> = [(*const i8, *const f32, *const f32); M];
+
+/// Sums of one panel over `n_tiles` tiles for `M` rows, codes used straight from registers.
+///
+/// # Safety
+/// `panel` must be a packed panel of the family over `n_tiles` tiles, `rows` valid for as many.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+unsafe fn few_rows<F: Family, const M: usize>(
+    panel: *const u8,
+    n_tiles: usize,
+    rows: &Rows<M>,
+) -> [__m512; M] {
+    let zero = _mm512_setzero_ps();
+    let (mut acc, mut fs, mut fm) = ([zero; M], [zero; M], [zero; M]);
+    let mut p = panel;
+    for t in 0..n_tiles {
+        // SAFETY: t stays under n_tiles, so tile, activations and super-block scales are inside what the caller vouched
+        // for; a prefetch may point anywhere.
+        unsafe {
+            let codes = lines::<F>(p);
+            for offset in (0..F::TILE_BYTES).step_by(64) {
+                _mm_prefetch::<_MM_HINT_T1>(p.wrapping_add(PREFETCH_BYTES + offset).cast());
+            }
+            let scales = p.add(F::PLANE_BYTES);
+            for m in 0..M {
+                let (a, a_scale, a_sums) = rows[m];
+                let a = a.add(t * TILE_K);
+                let mut dots = [_mm512_setzero_si512(); 2];
+                for g in 0..4 {
+                    dots[0] = _mm512_dpbusd_epi32(dots[0], codes[g], quad(a.add(4 * g)));
+                    dots[1] = _mm512_dpbusd_epi32(dots[1], codes[g + 4], quad(a.add(4 * g + 16)));
+                }
+                let a_scale = _mm512_set1_ps(*a_scale.add(t));
+                let sums = [*a_sums.add(2 * t), *a_sums.add(2 * t + 1)];
+                if F::HALVES {
+                    for h in 0..2 {
+                        let (s, mn) = scale_and_min::<F>(scales, h);
+                        let offset = _mm512_set1_ps(-F::ZERO * sums[h]);
+                        let v = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[h]), a_scale, offset);
+                        fs[m] = _mm512_fmadd_ps(s, v, fs[m]);
+                        if F::MINS {
+                            fm[m] = _mm512_fmadd_ps(mn, _mm512_set1_ps(sums[h]), fm[m]);
+                        }
+                    }
+                } else {
+                    let (s, mn) = scale_and_min::<F>(scales, 0);
+                    let sum = sums[0] + sums[1];
+                    let dot = _mm512_cvtepi32_ps(_mm512_add_epi32(dots[0], dots[1]));
+                    let v = _mm512_fmadd_ps(dot, a_scale, _mm512_set1_ps(-F::ZERO * sum));
+                    fs[m] = _mm512_fmadd_ps(s, v, fs[m]);
+                    if F::MINS {
+                        fm[m] = _mm512_fmadd_ps(mn, _mm512_set1_ps(sum), fm[m]);
+                    }
+                }
+            }
+            p = p.add(F::TILE_BYTES);
+            if F::SUPER && t % TILES_PER_SUPER == TILES_PER_SUPER - 1 {
+                let d = halves(p);
+                for m in 0..M {
+                    acc[m] = _mm512_fmadd_ps(d, fs[m], acc[m]);
+                    if F::MINS {
+                        acc[m] = _mm512_fnmadd_ps(halves(p.add(32)), fm[m], acc[m]);
+                    }
+                }
+                (fs, fm) = ([zero; M], [zero; M]);
+                p = p.add(if F::MINS { 64 } else { 32 });
+            }
+        }
+    }
+    if !F::SUPER {
+        for m in 0..M {
+            acc[m] = _mm512_fmadd_ps(_mm512_set1_ps(1.0), fs[m], fm[m]);
+        }
+    }
+    acc
+}
+
+/// A run of up to eight tiles with codes expanded and scales multiplied out.
+#[repr(C, align(64))]
+struct Expanded {
+    codes: [[u8; 64]; 64],
+    scales: [[f32; 16]; 16],
+    mins: [[f32; 16]; 16],
+}
+
+/// Expands `n` tiles (at most eight) at `p`.
+///
+/// # Safety
+/// `p` must point at `n` tiles of the family and, for super-block families, their eight tiles and scales.
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn expand<F: Family>(p: *const u8, n: usize, out: &mut Expanded) {
+    // SAFETY: offsets stay inside the tiles and the super-block scales that the caller vouched for.
+    unsafe {
+        let supers = p.add(TILES_PER_SUPER * F::TILE_BYTES);
+        for t in 0..n {
+            let tile = p.add(t * F::TILE_BYTES);
+            for (g, codes) in lines::<F>(tile).into_iter().enumerate() {
+                _mm512_storeu_si512(out.codes[8 * t + g].as_mut_ptr().cast(), codes);
+            }
+            for h in 0..if F::HALVES { 2 } else { 1 } {
+                let (mut s, mut mn) = scale_and_min::<F>(tile.add(F::PLANE_BYTES), h);
+                if F::SUPER {
+                    s = _mm512_mul_ps(s, halves(supers));
+                    if F::MINS {
+                        mn = _mm512_sub_ps(_mm512_setzero_ps(), _mm512_mul_ps(mn, halves(supers.add(32))));
+                    }
+                }
+                _mm512_storeu_ps(out.scales[2 * t + h].as_mut_ptr(), s);
+                _mm512_storeu_ps(out.mins[2 * t + h].as_mut_ptr(), mn);
+            }
+        }
+    }
+}
+
+/// Adds `n` expanded tiles, starting at tile `t0` of the rows, to the sums of `M` rows.
+///
+/// # Safety
+/// `rows` must be valid for tiles `t0..t0 + n`.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+unsafe fn row_block<F: Family, const M: usize>(
+    w: &Expanded,
+    t0: usize,
+    n: usize,
+    rows: &Rows<M>,
+    out: &mut [[f32; PANEL_ROWS]],
+) {
+    let out = &mut out[..M];
+    // SAFETY: `out` has M rows of 16 floats; activation offsets stay below the tiles the caller vouched for; the
+    // expanded arrays are indexed within their eight tiles.
+    unsafe {
+        let mut acc = [_mm512_setzero_ps(); M];
+        for m in 0..M {
+            acc[m] = _mm512_loadu_ps(out[m].as_ptr());
+        }
+        for t in 0..n {
+            for h in 0..if F::HALVES { 2 } else { 1 } {
+                let mut dots = [_mm512_setzero_si512(); M];
+                let (first, count) = if F::HALVES { (4 * h, 4) } else { (0, 8) };
+                for g in first..first + count {
+                    let codes = line(w.codes[8 * t + g].as_ptr());
+                    for m in 0..M {
+                        let a = quad(rows[m].0.add((t0 + t) * TILE_K + 4 * g));
+                        dots[m] = _mm512_dpbusd_epi32(dots[m], codes, a);
+                    }
+                }
+                let s = _mm512_loadu_ps(w.scales[2 * t + h].as_ptr());
+                let mn = _mm512_loadu_ps(w.mins[2 * t + h].as_ptr());
+                for m in 0..M {
+                    let (_, a_scale, a_sums) = rows[m];
+                    let at = 2 * (t0 + t);
+                    let sum =
+                        if F::HALVES { *a_sums.add(at + h) } else { *a_sums.add(at) + *a_sums.add(at + 1) };
+                    let a_scale = _mm512_set1_ps(*a_scale.add(t0 + t));
+                    let dot = _mm512_cvtepi32_ps(dots[m]);
+                    if F::ZERO == 0.0 {
+                        acc[m] = _mm512_fmadd_ps(_mm512_mul_ps(s, a_scale), dot, acc[m]);
+                    } else {
+                        let v = _mm512_fmadd_ps(dot, a_scale, _mm512_set1_ps(-F::ZERO * sum));
+                        acc[m] = _mm512_fmadd_ps(s, v, acc[m]);
+                    }
+                    if F::MINS {
+                        acc[m] = _mm512_fmadd_ps(mn, _mm512_set1_ps(sum), acc[m]);
+                    }
+                }
+            }
+        }
+        for m in 0..M {
+            _mm512_storeu_ps(out[m].as_mut_ptr(), acc[m]);
+        }
+    }
+}
+
+fn rows_at<const M: usize>(a: &Activations, first: usize) -> Rows<M> {
+    std::array::from_fn(|m| {
+        let (codes, scales, sums) = a.row(first + m);
+        (codes.as_ptr(), scales.as_ptr(), sums.as_ptr())
+    })
+}
+
+/// # Safety
+/// `panel` must be a packed panel of the family over `a.k` weights; `out` has a row per activation row.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+unsafe fn family_panel<F: Family>(panel: *const u8, a: &Activations, out: &mut [[f32; PANEL_ROWS]]) {
+    let n_tiles = a.k / TILE_K;
+    macro_rules! few {
+        ($m:literal) => {{
+            // SAFETY: the panel is as the caller vouched; the rows come from `a`, which has a.k codes each.
+            let sums = unsafe { few_rows::<F, $m>(panel, n_tiles, &rows_at::<$m>(a, 0)) };
+            for (out, sum) in out.iter_mut().zip(sums) {
+                // SAFETY: a row of `out` is 16 floats.
+                unsafe { _mm512_storeu_ps(out.as_mut_ptr(), sum) };
+            }
+        }};
+    }
+    match a.n_rows {
+        0 => {}
+        1 => few!(1),
+        2 => few!(2),
+        3 => few!(3),
+        FEW_ROWS => few!(4),
+        n_rows => {
+            let mut w = Expanded { codes: [[0; 64]; 64], scales: [[0.0; 16]; 16], mins: [[0.0; 16]; 16] };
+            out[..n_rows].fill([0.0; PANEL_ROWS]);
+            let super_bytes = if !F::SUPER {
+                0
+            } else if F::MINS {
+                64
+            } else {
+                32
+            };
+            for t0 in (0..n_tiles).step_by(TILES_PER_SUPER) {
+                let n = TILES_PER_SUPER.min(n_tiles - t0);
+                let at = t0 * F::TILE_BYTES + t0 / TILES_PER_SUPER * super_bytes;
+                // SAFETY: `at` is the start of run t0 in the panel; super-block families have whole runs of eight.
+                unsafe { expand::<F>(panel.add(at), n, &mut w) };
+                let mut m = 0;
+                while m < n_rows {
+                    let out = &mut out[m..n_rows];
+                    // SAFETY: rows m.. of `a` are in use and have a.k codes, so tiles t0..t0 + n exist.
+                    m += unsafe {
+                        match n_rows - m {
+                            1 => (row_block::<F, 1>(&w, t0, n, &rows_at(a, m), out), 1).1,
+                            2..4 => (row_block::<F, 2>(&w, t0, n, &rows_at(a, m), out), 2).1,
+                            4..ROW_BLOCK => (row_block::<F, 4>(&w, t0, n, &rows_at(a, m), out), 4).1,
+                            _ => (row_block::<F, ROW_BLOCK>(&w, t0, n, &rows_at(a, m), out), ROW_BLOCK).1,
+                        }
+                    };
+                }
+            }
+        }
+    }
+}
+
+/// One panel times all activation rows, as `scalar::panel`.
+///
+/// # Safety
+/// The CPU must have avx512f, avx512bw and avx512vnni.
+///
+/// # Panics
+/// If the panel has not the length that its layout and `a.k` give, or `out` is shorter than the rows.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+pub unsafe fn panel(layout: &PanelLayout, panel: &[u8], a: &Activations, out: &mut [[f32; PANEL_ROWS]]) {
+    assert!(panel.len() == layout.panel_bytes(a.k) && out.len() >= a.n_rows);
+    assert!(a.k % TILE_K == 0 && (layout.super_bytes == 0 || a.k % (TILE_K * TILES_PER_SUPER) == 0));
+    let p = panel.as_ptr();
+    // SAFETY: the length was checked against the layout just above, and the family is the layout's own.
+    unsafe {
+        match layout.ty {
+            BlockType::Q4_0 => family_panel::<Q40>(p, a, out),
+            BlockType::Q4_1 => family_panel::<Q41>(p, a, out),
+            BlockType::Q5_0 => family_panel::<Q50>(p, a, out),
+            BlockType::Q5_1 => family_panel::<Q51>(p, a, out),
+            BlockType::Q8_0 => family_panel::<Q80>(p, a, out),
+            BlockType::Q2K => family_panel::<Q2K>(p, a, out),
+            BlockType::Q3K => family_panel::<Q3K>(p, a, out),
+            BlockType::Q4K => family_panel::<Q4K>(p, a, out),
+            BlockType::Q5K => family_panel::<Q5K>(p, a, out),
+            BlockType::Q6K => family_panel::<Q6K>(p, a, out),
+            BlockType::F32 | BlockType::F16 | BlockType::BF16 => {
+                unreachable!("plain floats have no packed layout")
+            }
+        }
+    }
+}
