@@ -46,7 +46,14 @@ fn read(path: &Path, weight: f32) -> Vec<Line> {
         };
         let stems = features::stems(text).into_iter().collect();
         let windows = features::windows(text);
-        out.push(Line { danger: label == "danger", kind: kind.into(), text: text.into(), windows, stems, weight });
+        out.push(Line {
+            danger: label == "danger",
+            kind: kind.into(),
+            text: text.into(),
+            windows,
+            stems,
+            weight,
+        });
     }
     out
 }
@@ -171,7 +178,12 @@ fn main() {
     let dir = argument("--own").unwrap_or_else(|| root.join("assets/safety"));
     let mut own = read(&dir.join("own.tsv"), 1.0);
     own.extend(read(&dir.join("talk.tsv"), 0.35));
-    println!("{} cases, {} own lines ({} danger)", cases.len(), own.len(), own.iter().filter(|l| l.danger).count());
+    println!(
+        "{} cases, {} own lines ({} danger)",
+        cases.len(),
+        own.len(),
+        own.iter().filter(|l| l.danger).count()
+    );
     // Folds by a fixed shuffle within each kind, so that each fold has its share of each.
     Dice(argument("--seed").map_or(42, |s| s.to_string_lossy().parse().unwrap_or(42))).shuffle(&mut cases);
     cases.sort_by(|a, b| a.kind.cmp(&b.kind));
@@ -180,7 +192,9 @@ fn main() {
     let thresholds: Vec<f32> = (0..N_FOLDS)
         .map(|fold| threshold(scored().enumerate().filter(|(i, _)| i % N_FOLDS != fold).map(|(_, p)| p)))
         .collect();
-    println!("{n_left_out} training lines left out as nearly the same as a held-out case; thresholds {thresholds:.2?}");
+    println!(
+        "{n_left_out} training lines left out as nearly the same as a held-out case; thresholds {thresholds:.2?}"
+    );
     report(&cases, &scores, &kinds, &thresholds, flag("--misses"));
     if flag("--write") {
         let all: Vec<&Line> = cases.iter().chain(&own).collect();
@@ -238,14 +252,21 @@ fn report(cases: &[Line], scores: &[f32], kinds: &[Kind], thresholds: &[f32], mi
         *sum = (sum.0 + n, sum.1 + shown);
         let share = 100.0 * shown as f32 / n as f32;
         let label = if is_safe { "safe" } else { "danger" };
-        println!("{label:7}{kind:10}{shown:4} of {n:4} shown the card {share:5.1}%   of them the right kind {right}");
+        println!(
+            "{label:7}{kind:10}{shown:4} of {n:4} shown the card {share:5.1}%   of them the right kind {right}"
+        );
     }
     let share = |(n, shown): (usize, usize)| 100.0 * shown as f32 / n as f32;
     println!("danger shown {:.1}%   safe shown {:.1}%", share(danger), share(safe));
     if misses {
         wrong.sort_by(|a, b| a.0.total_cmp(&b.0));
         for (score, case) in wrong {
-            println!("{score:7.2} {:7}{:10}{}", if case.danger { "missed" } else { "shown" }, case.kind, case.text);
+            println!(
+                "{score:7.2} {:7}{:10}{}",
+                if case.danger { "missed" } else { "shown" },
+                case.kind,
+                case.text
+            );
         }
     }
 }
