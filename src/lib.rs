@@ -42,3 +42,4 @@ pub mod kernels;
 pub mod model;
 pub mod store;
 pub mod text;
+pub mod web;
