@@ -9,6 +9,7 @@
 //!
 //! | layer | room | what it does | what it must not know |
 //! |---|---|---|---|
+//! | 6 | `main`, `commands` | what each verb does and prints; in the binary, not in this library | - |
 //! | 5 | `config`, `cli` | flags, environment and file into one validated `Config` | - |
 //! | 4 | `web` | the only code that speaks HTTP and JSON | redb, candle |
 //! | 4 | `hub` | model files: import, verify, list, pull; operator commands | HTTP handlers |
@@ -38,6 +39,7 @@ pub mod cli;
 pub mod config;
 pub mod domain;
 pub mod engine;
+pub mod hub;
 pub mod kernels;
 pub mod model;
 pub mod store;

@@ -8,6 +8,7 @@
 mod admin;
 mod assets;
 mod chats;
+pub mod control;
 mod error;
 mod events;
 mod extract;
@@ -16,6 +17,7 @@ mod guard;
 mod health;
 mod hosts;
 mod import;
+pub mod local_ca;
 mod me;
 mod memories;
 mod metrics;

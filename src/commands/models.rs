@@ -1,0 +1,116 @@
+//! `run`, `import`, `list`, `show`, `verify`, `rm`: models.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use mommygpt::cli::RunArgs;
+use mommygpt::config::{Config, Environment};
+use mommygpt::domain::Timestamp;
+use mommygpt::hub::{BUILTIN, BUILTIN_NAME, Models};
+use mommygpt::model::config::ModelConfig;
+use mommygpt::text::ChatTemplate;
+
+use super::{Failure, Out};
+
+/// `import FILE`.
+pub(super) fn import(dir: &Path, file: &Path, out: &mut Out) -> Result<(), Failure> {
+    let entry = Models::of(dir).import(file)?;
+    writeln!(out, "{}: {}", entry.name, size(entry.bytes))?;
+    writeln!(
+        out,
+        "It is the newest now, so `mommygpt serve` and `mommygpt run` take it when -m is left out."
+    )?;
+    Ok(())
+}
+
+/// `list`: newest first; the first line is what is used when `-m` is left out.
+pub(super) fn list(dir: &Path, out: &mut Out) -> Result<(), Failure> {
+    let entries = Models::of(dir).list()?;
+    let width = entries.iter().map(|e| e.name.len()).max().unwrap_or(0).max(BUILTIN_NAME.len());
+    writeln!(out, "{:width$}  {:>10}  ADDED", "NAME", "SIZE")?;
+    for entry in entries {
+        writeln!(out, "{:width$}  {:>10}  {}", entry.name, size(entry.bytes), time(entry.added))?;
+    }
+    writeln!(out, "{BUILTIN_NAME:width$}  {:>10}  -", size(BUILTIN.len() as u64))?;
+    Ok(())
+}
+
+/// `show MODEL`.
+pub(super) fn show(dir: &Path, model: &str, out: &mut Out) -> Result<(), Failure> {
+    let file = Models::of(dir).resolve(Some(model))?;
+    let gguf = file.open()?;
+    let config = ModelConfig::from_gguf(&gguf, None)?;
+    let template = ChatTemplate::from_gguf(&gguf).map_or_else(|e| e.to_string(), |t| t.origin().to_owned());
+    let kv = config.kv_bytes_per_token() as u64;
+    let rows = [
+        ("file", file.to_string()),
+        ("name", config.name.clone()),
+        ("architecture", config.architecture.clone()),
+        ("quantization", config.quantization.clone()),
+        ("size", size(gguf.size_bytes())),
+        ("parameters", millions(config.n_params)),
+        ("context", format!("{} tokens", config.n_ctx_train)),
+        ("vocabulary", format!("{} tokens", config.n_vocab)),
+        ("layers", config.n_layer.to_string()),
+        ("width", config.n_embd.to_string()),
+        ("heads", format!("{} (keys and values {})", config.n_head, config.n_head_kv)),
+        ("KV cache", format!("{} a token", size(kv))),
+        ("chat template", template),
+        ("licence", gguf.str("general.license").unwrap_or("not said in the file").to_owned()),
+        ("tensors", gguf.tensors().len().to_string()),
+    ];
+    for (name, value) in rows {
+        // Text from the file must not move the cursor.
+        let value: String = value.chars().filter(|c| !c.is_control()).collect();
+        writeln!(out, "{name:14} {value}")?;
+    }
+    Ok(())
+}
+
+/// `verify MODEL`.
+pub(super) fn verify(dir: &Path, model: &str, out: &mut Out) -> Result<(), Failure> {
+    let models = Models::of(dir);
+    let file = models.resolve(Some(model))?;
+    let verified = models.verify(&file)?;
+    writeln!(out, "{}  {file}", verified.sha256)?;
+    let compared = if verified.was_recorded {
+        "It is what was imported."
+    } else {
+        "No checksum was recorded for it; compare it with the one where you got it."
+    };
+    writeln!(out, "{compared}")?;
+    Ok(())
+}
+
+/// `rm MODEL`.
+pub(super) fn remove(dir: &Path, model: &str, out: &mut Out) -> Result<(), Failure> {
+    if model == BUILTIN_NAME {
+        return Err(Failure::failed("builtin: this model is part of the program and cannot be removed"));
+    }
+    let entry = Models::of(dir).remove(model)?;
+    writeln!(out, "{} is removed.", entry.name)?;
+    Ok(())
+}
+
+/// Bytes as a person reads them.
+pub(super) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["B", "KiB", "MiB", "GiB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+fn millions(n: u64) -> String {
+    if n >= 1_000_000_000 { format!("{:.2} B", n as f64 / 1e9) } else { format!("{:.1} M", n as f64 / 1e6) }
+}
+
+fn time(at: SystemTime) -> String {
+    let micros = at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_micros());
+    let text = Timestamp::from_micros(i64::try_from(micros).unwrap_or(i64::MAX)).to_string();
+    text.get(..16).unwrap_or(&text).replace('T', " ")
+}

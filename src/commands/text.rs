@@ -1,0 +1,65 @@
+//! `tokenize`, `prompt`, `safety`: stdin through one part of the house to stdout.
+
+use std::io::{self, BufRead as _, Read as _, Write as _};
+use std::path::Path;
+
+use mommygpt::chat::safety;
+use mommygpt::cli::{PromptArgs, TokenizeArgs};
+use mommygpt::config::Environment;
+use mommygpt::hub::Models;
+use mommygpt::text::{ChatTemplate, Tokenizer};
+
+use super::{Failure, Out};
+
+/// Most text read from stdin: more than any context, and a bound on memory.
+const MAX_STDIN_BYTES: u64 = 64 << 20;
+
+/// `tokenize`.
+pub(super) fn tokenize(dir: &Path, args: &TokenizeArgs, out: &mut Out) -> Result<(), Failure> {
+    let gguf = Models::of(dir).resolve(Some(&args.model))?.open()?;
+    let tokenizer = Tokenizer::from_gguf(&gguf)?;
+    let text = stdin_text()?;
+    let ids = tokenizer.encode_plain(&text, !args.no_special)?;
+    let line: Vec<String> = ids.iter().map(ToString::to_string).collect();
+    writeln!(out, "{}", line.join(" "))?;
+    Ok(())
+}
+
+/// `safety`: flushed per line, so that a person can try it by hand.
+pub(super) fn safety(out: &mut Out) -> Result<(), Failure> {
+    let mut stdin = io::stdin().lock();
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        if (&mut stdin).take(MAX_STDIN_BYTES).read_until(b'\n', &mut line)? == 0 {
+            return Ok(());
+        }
+        let text = String::from_utf8_lossy(&line);
+        match safety::check(text.trim_end_matches(['\n', '\r'])) {
+            Some(danger) => writeln!(out, "card\t{}", danger.kind.as_str())?,
+            None => writeln!(out, "none")?,
+        }
+        out.flush()?;
+    }
+}
+
+fn stdin_text() -> Result<String, Failure> {
+    let mut bytes = Vec::new();
+    io::stdin().lock().take(MAX_STDIN_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_STDIN_BYTES {
+        return Err(Failure::failed("stdin holds more than 64 MiB of text; send it in parts"));
+    }
+    String::from_utf8(bytes).map_err(|e| {
+        Failure::failed(format!("stdin is not UTF-8 text: byte {} is wrong", e.utf8_error().valid_up_to()))
+    })
+}
+
+/// `prompt`.
+pub(super) fn prompt(
+    dir: &Path,
+    args: &PromptArgs,
+    environment: &Environment,
+    out: &mut Out,
+) -> Result<(), Failure> {
+    todo!()
+}
