@@ -1,3 +1,5 @@
 //! The one integration binary; this file is its table of contents.
 
+mod engine; // the engine on a scripted model: fairness, bounds, cancelling, faults, warm sequences
+mod scripted_model; // a fake at the Model trait, whose steps the test can hold
 mod tidy; // the house rules: imports, sizes, unsafe, names

@@ -1,0 +1,504 @@
+//! The engine on a scripted model: fairness, bounds, cancelling, faults, warm sequences.
+
+use std::sync::{Arc, OnceLock, mpsc};
+
+use mommygpt::engine::{
+    Engine, EngineError, EngineState, Event, Finish, GenerateRequest, Generation, Limits, LoadError, Owner,
+    SamplingParams, loop_guard,
+};
+use mommygpt::model::{ModelError, TokenId};
+use mommygpt::text::Tokenizer;
+use tokio::time::timeout;
+
+use crate::scripted_model::{self, Next, PATIENCE, Remote, builtin_text};
+
+const ADA: Owner = Owner(1);
+const BOB: Owner = Owner(2);
+/// Ordinary tokens of the built-in vocabulary start below this, and there are more than a thousand.
+const FIRST_WORD: TokenId = 300;
+const N_CTX: usize = 2048;
+
+fn limits() -> Limits {
+    Limits { max_running: 4, max_sequences: 8, queue_per_owner: 4, queue_total: 16 }
+}
+
+/// Goes on and on, never twice the same way: depends on everything before.
+fn endless(tokens: &[TokenId]) -> TokenId {
+    let hash = tokens.iter().fold(7_u32, |h, t| h.wrapping_mul(31).wrapping_add(*t));
+    FIRST_WORD + (hash >> 8) % 1000
+}
+
+fn tokenizer() -> &'static Tokenizer {
+    static TOKENIZER: OnceLock<Arc<Tokenizer>> = OnceLock::new();
+    TOKENIZER.get_or_init(|| builtin_text().tokenizer)
+}
+
+fn end_token() -> TokenId {
+    static END: OnceLock<TokenId> = OnceLock::new();
+    *END.get_or_init(|| {
+        let tokenizer = tokenizer();
+        (0..tokenizer.n_vocab() as TokenId).find(|&id| tokenizer.is_end_of_generation(id)).unwrap()
+    })
+}
+
+/// Ends when the sequence has a multiple of 16 tokens.
+fn to_sixteen(tokens: &[TokenId]) -> TokenId {
+    if tokens.len().is_multiple_of(16) { end_token() } else { endless(tokens) }
+}
+
+async fn start(limits: Limits, next: Next) -> (Engine, Remote) {
+    let remote = Remote::default();
+    let for_engine = remote.clone();
+    let engine = Engine::start_with(limits, move || scripted_model::load(&for_engine, N_CTX, next));
+    timeout(PATIENCE, engine.ready()).await.unwrap().unwrap();
+    (engine, remote)
+}
+
+/// A prompt of `n` tokens that all say who wrote it.
+fn request(owner: Owner, n: usize, max_tokens: usize) -> GenerateRequest {
+    let prompt = vec![FIRST_WORD + owner.0 as TokenId; n];
+    GenerateRequest { owner, prompt, sampling: SamplingParams::greedy(), stop: vec![], max_tokens }
+}
+
+async fn next_event(generation: &mut Generation) -> Event {
+    timeout(PATIENCE, generation.events.recv()).await.expect("an event in time").expect("a last event")
+}
+
+async fn until(generation: &mut Generation, wanted: impl Fn(&Event) -> bool) -> Event {
+    loop {
+        let event = next_event(generation).await;
+        if wanted(&event) {
+            return event;
+        }
+        assert!(!matches!(event, Event::Done { .. } | Event::Failed(_)), "ended early: {event:?}");
+    }
+}
+
+/// All text, and the last event.
+async fn finish(mut generation: Generation) -> (String, Event) {
+    let mut text = String::new();
+    loop {
+        match next_event(&mut generation).await {
+            Event::Delta { text: piece, .. } => text += &piece,
+            end @ (Event::Done { .. } | Event::Failed(_)) => {
+                assert!(generation.events.recv().await.is_none(), "nothing comes after the end");
+                return (text, end);
+            }
+            Event::Queued { .. } | Event::Prefill { .. } => {}
+        }
+    }
+}
+
+fn reason(end: &Event) -> Option<Finish> {
+    match end {
+        Event::Done { finish_reason, .. } => Some(*finish_reason),
+        _ => None,
+    }
+}
+
+fn text_of(tokens: &[TokenId]) -> String {
+    let bytes: Vec<u8> = tokens.iter().flat_map(|&id| tokenizer().token_bytes(id).to_vec()).collect();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// What a scripted model says after a prompt.
+fn said(next: Next, prompt: &[TokenId], n_max: usize) -> Vec<TokenId> {
+    let mut tokens = prompt.to_vec();
+    while tokens.len() < prompt.len() + n_max && next(&tokens) != end_token() {
+        tokens.push(next(&tokens));
+    }
+    tokens.split_off(prompt.len())
+}
+
+#[tokio::test]
+async fn a_generation_streams_text_and_tells_its_timings() {
+    let (engine, _) = start(limits(), to_sixteen).await;
+    let request = request(ADA, 5, 100);
+    let expected = said(to_sixteen, &request.prompt, 100);
+    let mut generation = engine.submit(request).unwrap();
+    let progress = |processed_tokens| Event::Prefill { prompt_tokens: 5, cached_tokens: 0, processed_tokens };
+    assert_eq!(next_event(&mut generation).await, progress(0));
+    assert_eq!(next_event(&mut generation).await, progress(5));
+    let (text, end) = finish(generation).await;
+    assert_eq!(text, text_of(&expected));
+    let Event::Done { finish_reason: Finish::Stop, timings } = end else { panic!("{end:?}") };
+    assert_eq!((timings.cache_n, timings.prompt_n, timings.predicted_n), (0, 5, expected.len() as u32));
+    let metrics = engine.metrics();
+    assert_eq!((metrics.prompt_tokens_total, metrics.predicted_tokens_total), (5, expected.len() as u64));
+    assert_eq!((metrics.finished.stop, metrics.running, metrics.queued, metrics.loaded), (1, 0, 0, true));
+    assert_eq!(metrics.time_to_first_token.count(), 1);
+    assert_eq!(metrics.inter_token.count(), expected.len() as u64);
+}
+
+#[tokio::test]
+async fn a_stop_string_over_several_tokens_ends_the_text_and_is_not_in_it() {
+    let (engine, _) = start(limits(), to_sixteen).await;
+    let mut request = request(ADA, 5, 100);
+    let whole = text_of(&said(to_sixteen, &request.prompt, 100));
+    let chars: Vec<char> = whole.chars().collect();
+    let stop: String = chars[chars.len() / 2..chars.len() / 2 + 6].iter().collect();
+    request.stop = vec![stop.clone()];
+    let (text, end) = finish(engine.submit(request).unwrap()).await;
+    assert_eq!(reason(&end), Some(Finish::Stop));
+    assert_eq!(text, whole[..whole.find(&stop).unwrap()]);
+}
+
+#[tokio::test]
+async fn length_is_max_tokens_or_what_the_context_has_left() {
+    let (engine, _) = start(limits(), endless).await;
+    for (n_prompt, max_tokens, expected) in [(5, 7, 7), (N_CTX - 3, 100, 3), (N_CTX - 1, 1, 1)] {
+        let (_, end) = finish(engine.submit(request(ADA, n_prompt, max_tokens)).unwrap()).await;
+        let Event::Done { finish_reason: Finish::Length, timings } = end else { panic!("{end:?}") };
+        assert_eq!(timings.predicted_n, expected);
+    }
+}
+
+#[tokio::test]
+async fn circles_and_control_tokens_do_not_come() {
+    fn stuck(_: &[TokenId]) -> TokenId {
+        FIRST_WORD
+    }
+    let (engine, _) = start(limits(), stuck).await;
+    let (_, end) = finish(engine.submit(request(ADA, 5, 1000)).unwrap()).await;
+    let Event::Done { finish_reason: Finish::Length, timings } = end else { panic!("{end:?}") };
+    assert_eq!(timings.predicted_n as usize, loop_guard::MIN_TOKENS);
+
+    fn control(_: &[TokenId]) -> TokenId {
+        let tokenizer = tokenizer();
+        let mut ids = 0..tokenizer.n_vocab() as TokenId;
+        ids.find(|&id| tokenizer.is_control(id) && !tokenizer.is_end_of_generation(id)).unwrap()
+    }
+    let (engine, remote) = start(limits(), control).await;
+    finish(engine.submit(request(ADA, 5, 4)).unwrap()).await;
+    let evaluated = remote.see(|s| s.steps.concat());
+    assert!(evaluated.iter().all(|r| !r.tokens.contains(&control(&[]))), "{evaluated:?}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_done_is_refused_by_name() {
+    let (engine, remote) = start(limits(), endless).await;
+    let overflow = engine.submit(request(ADA, N_CTX, 10)).unwrap_err();
+    assert!(matches!(overflow, EngineError::ContextOverflow { n_tokens: N_CTX, n_ctx: N_CTX }), "{overflow}");
+    let hot = SamplingParams { temperature: f32::NAN, ..SamplingParams::greedy() };
+    let cases = [
+        ("temperature", GenerateRequest { sampling: hot, ..request(ADA, 5, 10) }),
+        ("stop", GenerateRequest { stop: vec![String::new()], ..request(ADA, 5, 10) }),
+        ("max_tokens", request(ADA, 5, 0)),
+        ("prompt", request(ADA, 0, 10)),
+        ("prompt", GenerateRequest { prompt: vec![1 << 30], ..request(ADA, 5, 10) }),
+    ];
+    for (field, bad) in cases {
+        match engine.submit(bad) {
+            Err(EngineError::Invalid(e)) => assert_eq!(e.field, field),
+            other => panic!("{field}: {other:?}"),
+        }
+    }
+    assert_eq!(remote.see(|s| s.steps.len()), 0);
+}
+
+#[tokio::test]
+async fn the_queue_is_bounded_per_owner_and_in_all() {
+    let limits = Limits { max_running: 1, queue_per_owner: 2, queue_total: 3, ..limits() };
+    let (engine, remote) = start(limits, endless).await;
+    remote.hold();
+    let mut kept = Vec::new();
+    let mut submit = |owner| engine.submit(request(owner, 5, 10)).map(|g| kept.push(g));
+    submit(ADA).unwrap();
+    remote.wait_steps(1);
+    submit(ADA).unwrap();
+    submit(ADA).unwrap();
+    let is_busy = |r: Result<(), EngineError>| matches!(r, Err(EngineError::Busy { retry_after_s: 1.. }));
+    assert!(is_busy(submit(ADA)));
+    submit(BOB).unwrap();
+    assert!(is_busy(submit(BOB)));
+    assert!(is_busy(submit(Owner(3))));
+    assert_eq!((engine.metrics().queued, engine.metrics().refused_total), (3, 3));
+    // A place that was cancelled is free at once.
+    kept[1].cancel.cancel();
+    let mut submit = |owner| engine.submit(request(owner, 5, 10)).map(|g| kept.push(g));
+    submit(Owner(3)).unwrap();
+    remote.release();
+    let mut n_cancelled = 0;
+    for generation in kept {
+        let (_, end) = finish(generation).await;
+        n_cancelled += usize::from(reason(&end) == Some(Finish::Cancelled));
+    }
+    assert_eq!(n_cancelled, 1);
+}
+
+#[tokio::test]
+async fn a_flood_of_one_owner_delays_another_by_one_generation() {
+    let (engine, remote) = start(Limits { max_running: 2, ..limits() }, to_sixteen).await;
+    remote.hold();
+    let of = |owner| engine.submit(request(owner, 5, 100)).unwrap();
+    let mut flood = vec![of(ADA)];
+    remote.wait_steps(1);
+    flood.push(of(ADA));
+    remote.allow(1);
+    remote.wait_steps(2);
+    flood.extend((0..4).map(|_| of(ADA)));
+    let mut bob = of(BOB);
+    remote.allow(1);
+    assert_eq!(next_event(&mut bob).await, Event::Queued { position: 1 });
+    remote.release();
+    for generation in flood.into_iter().chain([bob]) {
+        assert_eq!(reason(&finish(generation).await.1), Some(Finish::Stop));
+    }
+    let owners: Vec<TokenId> = remote.order_of_starts().iter().map(|t| t - FIRST_WORD).collect();
+    assert_eq!(owners[..3], [1, 1, 2], "{owners:?}");
+}
+
+#[tokio::test]
+async fn positions_are_told_when_they_change() {
+    let (engine, remote) = start(Limits { max_running: 1, ..limits() }, to_sixteen).await;
+    remote.hold();
+    let of = |owner| engine.submit(request(owner, 5, 100)).unwrap();
+    let first = of(ADA);
+    remote.wait_steps(1);
+    let (mut a, mut b, mut c) = (of(ADA), of(BOB), of(ADA));
+    remote.allow(1);
+    // Ada has a generation running, so Bob goes first.
+    assert_eq!(next_event(&mut b).await, Event::Queued { position: 1 });
+    assert_eq!(next_event(&mut a).await, Event::Queued { position: 2 });
+    assert_eq!(next_event(&mut c).await, Event::Queued { position: 3 });
+    b.cancel.cancel();
+    remote.allow(1);
+    assert_eq!(next_event(&mut a).await, Event::Queued { position: 1 });
+    assert_eq!(next_event(&mut c).await, Event::Queued { position: 2 });
+    remote.release();
+    for (generation, expected) in
+        [(first, Finish::Stop), (b, Finish::Cancelled), (a, Finish::Stop), (c, Finish::Stop)]
+    {
+        assert_eq!(reason(&finish(generation).await.1), Some(expected));
+    }
+}
+
+#[tokio::test]
+async fn prompts_are_prefilled_in_chunks_beside_those_who_decode() {
+    let (engine, remote) = start(limits(), endless).await;
+    remote.hold();
+    let mut ada = engine.submit(request(ADA, 600, 40)).unwrap();
+    remote.wait_steps(1);
+    let bob = engine.submit(request(BOB, 150, 5)).unwrap();
+    remote.release();
+    let mut processed = Vec::new();
+    while let Event::Prefill { processed_tokens, .. } = next_event(&mut ada).await {
+        processed.push(processed_tokens);
+    }
+    finish(ada).await;
+    finish(bob).await;
+    assert_eq!(processed, [0, 256, 320, 384, 448, 512, 600]);
+    // Ada and Bob take turns: a short prompt does not wait for the whole of a long one.
+    let shapes: Vec<Vec<usize>> =
+        remote.see(|s| s.steps.iter().map(|rows| rows.iter().map(|r| r.tokens.len()).collect()).collect());
+    assert_eq!(shapes[..3], [vec![256], vec![150], vec![1, 64]], "{shapes:?}");
+    assert!(shapes.iter().flatten().all(|&n| n <= 256));
+}
+
+#[tokio::test]
+async fn cancelling_ends_it_wherever_it_stands() {
+    let (engine, remote) = start(Limits { max_running: 1, ..limits() }, endless).await;
+    // Before its turn, while another runs.
+    remote.hold();
+    let running = engine.submit(request(ADA, 5, 1000)).unwrap();
+    remote.wait_steps(1);
+    let waiting = engine.submit(request(BOB, 5, 1000)).unwrap();
+    waiting.cancel.cancel();
+    remote.allow(1);
+    assert_eq!(reason(&finish(waiting).await.1), Some(Finish::Cancelled));
+    // While it decodes; what was said stays said.
+    remote.wait_steps(2);
+    remote.allow(6);
+    remote.wait_steps(8);
+    running.cancel.cancel();
+    remote.allow(1);
+    let (text, end) = finish(running).await;
+    let Event::Done { finish_reason: Finish::Cancelled, timings } = end else { panic!("{end:?}") };
+    assert_eq!(timings.predicted_n, 8);
+    assert!(!text.is_empty());
+    // In the middle of its prompt: the chunk that runs is the last.
+    let n_before = remote.see(|s| s.steps.len());
+    let prefilling = engine.submit(request(ADA, 1500, 10)).unwrap();
+    remote.wait_steps(n_before + 1);
+    prefilling.cancel.cancel();
+    remote.release();
+    let (text, end) = finish(prefilling).await;
+    assert_eq!((text.as_str(), reason(&end)), ("", Some(Finish::Cancelled)));
+    assert_eq!(remote.see(|s| s.steps.len()), n_before + 1);
+    assert_eq!(engine.metrics().finished.cancelled, 3);
+}
+
+#[tokio::test]
+async fn a_dropped_generation_frees_its_place() {
+    let (engine, remote) = start(Limits { max_running: 1, ..limits() }, to_sixteen).await;
+    remote.hold();
+    let running = engine.submit(request(ADA, 15, 1000)).unwrap();
+    remote.wait_steps(1);
+    let waiting = engine.submit(request(ADA, 15, 1000)).unwrap();
+    drop((running, waiting));
+    let bob = engine.submit(request(BOB, 5, 100)).unwrap();
+    remote.release();
+    assert_eq!(reason(&finish(bob).await.1), Some(Finish::Stop));
+    let metrics = engine.metrics();
+    assert_eq!((metrics.finished.cancelled, metrics.finished.stop, metrics.running), (2, 1, 0));
+}
+
+#[tokio::test]
+async fn several_at_once_say_what_each_says_alone() {
+    let (engine, remote) = start(limits(), to_sixteen).await;
+    remote.hold();
+    let requests: Vec<GenerateRequest> = (1..=4).map(|i| request(Owner(i), 3 * i as usize, 100)).collect();
+    let generations: Vec<Generation> = requests.iter().map(|r| engine.submit(r.clone()).unwrap()).collect();
+    remote.release();
+    for (request, generation) in std::iter::zip(&requests, generations) {
+        let (text, end) = finish(generation).await;
+        assert_eq!(reason(&end), Some(Finish::Stop));
+        assert_eq!(text, text_of(&said(to_sixteen, &request.prompt, 100)), "{:?}", request.owner);
+    }
+    assert!(remote.see(|s| s.steps.iter().any(|rows| rows.len() == 4)), "they shared steps");
+}
+
+#[tokio::test]
+async fn the_next_message_costs_only_its_own_prefill() {
+    let (engine, remote) = start(limits(), to_sixteen).await;
+    let first = request(ADA, 200, 100);
+    finish(engine.submit(first.clone()).unwrap()).await;
+    let mut second = first.clone();
+    second.prompt.extend(said(to_sixteen, &first.prompt, 100));
+    second.prompt.extend([FIRST_WORD + 50; 9]);
+    let (warm, end) = finish(engine.submit(second.clone()).unwrap()).await;
+    let Event::Done { timings, .. } = end else { panic!("{end:?}") };
+    // Everything but the new words; the last token of the answer was never evaluated.
+    assert!(timings.prompt_n <= 10 && timings.cache_n as usize >= second.prompt.len() - 10, "{timings:?}");
+    assert_eq!(engine.metrics().cached_tokens_total, u64::from(timings.cache_n));
+    // The same prompt of somebody else starts from nothing, and says the same.
+    let bob = GenerateRequest { owner: BOB, ..second.clone() };
+    let n_steps = remote.see(|s| s.steps.len());
+    let (cold, end) = finish(engine.submit(bob).unwrap()).await;
+    let Event::Done { timings, .. } = end else { panic!("{end:?}") };
+    assert_eq!((timings.cache_n, timings.prompt_n as usize), (0, second.prompt.len()));
+    assert!(remote.see(|s| s.steps[n_steps][0].start == 0));
+    assert_eq!(warm, cold);
+}
+
+#[tokio::test]
+async fn warm_sequences_are_few() {
+    let limits = Limits { max_running: 2, max_sequences: 3, ..limits() };
+    let (engine, remote) = start(limits, to_sixteen).await;
+    for round in 0..3 {
+        for owner in 1..=6 {
+            let (_, end) = finish(engine.submit(request(Owner(owner), 10 + round, 50)).unwrap()).await;
+            assert_eq!(reason(&end), Some(Finish::Stop));
+        }
+    }
+    assert_eq!(remote.see(|s| s.n_live_max), 3);
+}
+
+#[tokio::test]
+async fn a_failed_step_costs_only_the_sequence_that_broke_it() {
+    let (engine, remote) = start(limits(), to_sixteen).await;
+    let poison = FIRST_WORD + 3;
+    remote.set(|s| s.error_at = Some(poison));
+    remote.hold();
+    let good: Vec<Generation> = [ADA, BOB].map(|owner| engine.submit(request(owner, 5, 100)).unwrap()).into();
+    let bad = engine.submit(request(Owner(3), 5, 100)).unwrap();
+    remote.release();
+    let (_, end) = finish(bad).await;
+    assert!(matches!(&end, Event::Failed(why) if why.contains("a scripted error")), "{end:?}");
+    for (owner, generation) in std::iter::zip([ADA, BOB], good) {
+        let (text, end) = finish(generation).await;
+        assert_eq!(reason(&end), Some(Finish::Stop));
+        assert_eq!(text, text_of(&said(to_sixteen, &request(owner, 5, 100).prompt, 100)));
+    }
+    assert_eq!((engine.metrics().finished.error, engine.state()), (1, EngineState::Ready));
+}
+
+#[tokio::test]
+async fn after_a_panic_the_model_is_loaded_again_and_the_queue_goes_on() {
+    let (engine, remote) = start(Limits { max_running: 1, ..limits() }, to_sixteen).await;
+    let poison = FIRST_WORD + 3;
+    remote.set(|s| s.panic_at = Some(poison));
+    remote.hold();
+    let bad = engine.submit(request(Owner(3), 5, 100)).unwrap();
+    remote.wait_steps(1);
+    let good = engine.submit(request(ADA, 5, 100)).unwrap();
+    remote.release();
+    assert!(matches!(finish(bad).await.1, Event::Failed(_)));
+    assert_eq!(reason(&finish(good).await.1), Some(Finish::Stop));
+    assert_eq!(remote.see(|s| (s.n_loads, s.n_dropped)), (2, 1));
+    // A model that only breaks is given up; the process lives.
+    for _ in 0..3 {
+        match engine.submit(request(Owner(3), 5, 100)) {
+            Ok(bad) => assert!(matches!(finish(bad).await.1, Event::Failed(_))),
+            Err(e) => assert!(matches!(e, EngineError::Load(_)), "{e}"),
+        }
+        let _ = timeout(PATIENCE, engine.ready()).await.unwrap();
+    }
+    assert!(matches!(engine.state(), EngineState::Failed(_)));
+    assert!(matches!(engine.submit(request(ADA, 5, 10)), Err(EngineError::Load(_))));
+}
+
+#[tokio::test]
+async fn a_model_that_does_not_load_says_why() {
+    let refuse = || Err(LoadError::Model(ModelError::Unsupported("architecture abacus".into())));
+    let engine = Engine::start_with(limits(), refuse);
+    let error = timeout(PATIENCE, engine.ready()).await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("architecture abacus"), "{error}");
+    assert!(matches!(engine.state(), EngineState::Failed(why) if why.contains("abacus")));
+    assert!(matches!(engine.submit(request(ADA, 5, 10)), Err(EngineError::Load(_))));
+    let engine = Engine::start_with(limits(), || panic!("out of beads"));
+    let error = timeout(PATIENCE, engine.ready()).await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("out of beads"), "{error}");
+}
+
+#[tokio::test]
+async fn nothing_is_taken_while_the_model_loads() {
+    let (go, wait) = mpsc::channel::<()>();
+    let remote = Remote::default();
+    let engine = Engine::start_with(limits(), move || {
+        wait.recv().unwrap();
+        scripted_model::load(&remote, N_CTX, to_sixteen)
+    });
+    assert_eq!(engine.state(), EngineState::Loading);
+    assert!(engine.text().is_none() && engine.model_info().is_none() && !engine.metrics().loaded);
+    assert!(matches!(engine.submit(request(ADA, 5, 10)), Err(EngineError::NotReady)));
+    go.send(()).unwrap();
+    timeout(PATIENCE, engine.ready()).await.unwrap().unwrap();
+    assert_eq!(engine.model_info().unwrap().name, "scripted");
+    assert!(engine.submit(request(ADA, 5, 10)).is_ok());
+}
+
+#[tokio::test]
+async fn shutdown_ends_what_runs_and_what_waits() {
+    let (engine, remote) = start(Limits { max_running: 1, ..limits() }, endless).await;
+    remote.hold();
+    let running = engine.submit(request(ADA, 5, 2000)).unwrap();
+    remote.wait_steps(1);
+    let waiting = engine.submit(request(BOB, 5, 2000)).unwrap();
+    let for_thread = engine.clone();
+    let shutdown = tokio::task::spawn_blocking(move || for_thread.shutdown());
+    let refused = async {
+        while !matches!(engine.submit(request(Owner(9), 5, 10)), Err(EngineError::NotReady)) {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, refused).await.unwrap();
+    remote.release();
+    timeout(PATIENCE, shutdown).await.unwrap().unwrap();
+    assert_eq!(remote.see(|s| s.n_dropped), 1);
+    assert_eq!(reason(&finish(running).await.1), Some(Finish::Cancelled));
+    assert_eq!(reason(&finish(waiting).await.1), Some(Finish::Cancelled));
+    assert!(matches!(engine.submit(request(ADA, 5, 10)), Err(EngineError::NotReady)));
+    engine.shutdown();
+}
+
+#[tokio::test]
+async fn the_thread_ends_with_the_last_handle() {
+    let (engine, remote) = start(limits(), endless).await;
+    let other = engine.clone();
+    let mut running = other.submit(request(ADA, 5, 2000)).unwrap();
+    drop(engine);
+    until(&mut running, |e| matches!(e, Event::Delta { .. })).await;
+    drop(other);
+    remote.wait("the model is dropped", |s| (s.n_dropped == 1).then_some(()));
+}
