@@ -24,12 +24,14 @@ pub struct LoopGuard {
     n_equal: [usize; MAX_PERIOD],
 }
 
-impl LoopGuard {
+impl Default for LoopGuard {
     /// Nothing seen yet; the prompt does not count.
-    pub fn new() -> Self {
+    fn default() -> Self {
         Self { recent: [0; MAX_PERIOD], n_seen: 0, n_equal: [0; MAX_PERIOD] }
     }
+}
 
+impl LoopGuard {
     /// Takes the next token; true when the text goes round in circles.
     pub fn push(&mut self, token: TokenId) -> bool {
         let mut looping = false;
@@ -53,7 +55,7 @@ mod tests {
 
     /// After how many tokens the guard speaks up, if at all.
     fn ends_after(tokens: impl IntoIterator<Item = TokenId>) -> Option<usize> {
-        let mut guard = LoopGuard::new();
+        let mut guard = LoopGuard::default();
         tokens.into_iter().position(|t| guard.push(t)).map(|i| i + 1)
     }
 

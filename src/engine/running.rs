@@ -15,7 +15,7 @@ use crate::text::{Detokenizer, TextModel};
 
 /// Longest time of one generation: a place is never taken for good, however slow the machine is. At one token a second,
 /// the slowest that anybody would bear, an hour is a very long answer.
-pub(super) const MAX_GENERATION: Duration = Duration::from_secs(3600);
+pub(super) const MAX_GENERATION: Duration = Duration::from_hours(1);
 
 /// A generation that has a sequence.
 pub(super) struct Running {
@@ -68,7 +68,7 @@ impl Running {
             text: Arc::clone(text),
             detokenizer: Detokenizer::new(&text.tokenizer),
             stop: StopMatcher::new(request.stop),
-            loop_guard: LoopGuard::new(),
+            loop_guard: LoopGuard::default(),
             n_unsent: 0,
             events,
             cancel,

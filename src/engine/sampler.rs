@@ -18,7 +18,7 @@ use crate::model::TokenId;
 pub const MAX_TEMPERATURE: f32 = 5.0;
 /// Strongest repeat penalty: a logit divided by more is gone anyway.
 pub const MAX_REPEAT_PENALTY: f32 = 10.0;
-/// Bound of presence and frequency penalties, the one that clients of the OpenAI API know.
+/// Bound of presence and frequency penalties, the one that clients of the `OpenAI` API know.
 pub const MAX_ADDED_PENALTY: f32 = 2.0;
 /// Longest window of the repeat penalty, in tokens: longer than any context that fits this machine's memory twice over.
 pub const MAX_REPEAT_LAST_N: usize = 1 << 20;
@@ -128,6 +128,7 @@ struct Candidate {
 }
 
 /// Likely ones first, equal ones by id.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that sorting asks for")]
 fn by_likelihood(a: &Candidate, b: &Candidate) -> Ordering {
     b.logit.total_cmp(&a.logit).then(a.id.cmp(&b.id))
 }
@@ -146,7 +147,9 @@ impl Sampler {
             candidates: Vec::new(),
         };
         let n = sampler.params.repeat_last_n.min(prompt.len());
-        prompt[prompt.len() - n..].iter().for_each(|&id| sampler.remember(id));
+        for &id in &prompt[prompt.len() - n..] {
+            sampler.remember(id);
+        }
         sampler
     }
 
@@ -168,7 +171,7 @@ impl Sampler {
     }
 
     fn remember(&mut self, id: TokenId) {
-        if self.params.repeat_last_n == 0 || self.params.repeat_penalty == 1.0 {
+        if self.params.repeat_last_n == 0 {
             return;
         }
         if self.window.len() == self.params.repeat_last_n

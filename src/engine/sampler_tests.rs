@@ -114,7 +114,9 @@ fn draws_follow_softmax() {
     for temperature in [0.5_f32, 1.0, 2.0] {
         let params = SamplingParams { temperature, seed: Some(11), ..SamplingParams::neutral() };
         let mut n_seen = [0_u32; 6];
-        draw_many(&params, &logits, n_draws).iter().for_each(|&id| n_seen[id as usize] += 1);
+        for id in draw_many(&params, &logits, n_draws) {
+            n_seen[id as usize] += 1;
+        }
         let weights = logits.map(|l| f64::from(l / temperature).exp());
         let total: f64 = weights.iter().sum();
         let chi_square: f64 = std::iter::zip(n_seen, weights)

@@ -187,7 +187,9 @@ impl<'a> Scheduler<'a> {
     /// Gives free places to those whose turn it is, and tells the others where they stand.
     fn admit(&mut self) {
         let over = lock(&self.shared.queue).take_over();
-        over.into_iter().for_each(|w| self.cancel_waiting(w));
+        for w in over {
+            self.cancel_waiting(&w);
+        }
         loop {
             let Some(waiting) = lock(&self.shared.queue).pop() else { break };
             match self.sequence_for(waiting.request.owner, &waiting.request.prompt) {
@@ -330,7 +332,7 @@ impl<'a> Scheduler<'a> {
         self.model.free_sequence(seq);
     }
 
-    fn cancel_waiting(&self, waiting: Waiting) {
+    fn cancel_waiting(&self, waiting: &Waiting) {
         lock(&self.shared.metrics).count_end(Some(Finish::Cancelled));
         let timings = Timings::default();
         let _ = waiting.events.send(Event::Done { finish_reason: Finish::Cancelled, timings });
@@ -339,7 +341,9 @@ impl<'a> Scheduler<'a> {
     /// The engine ends: so does everything in it.
     fn end_all(&mut self) {
         let waiting = lock(&self.shared.queue).take_all();
-        waiting.into_iter().for_each(|w| self.cancel_waiting(w));
+        for w in waiting {
+            self.cancel_waiting(&w);
+        }
         for i in (0..self.running.len()).rev() {
             self.running[i].flush();
             self.end(i, Ok(Finish::Cancelled));
