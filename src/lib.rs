@@ -14,6 +14,7 @@
 //! | 4 | `web` | the only code that speaks HTTP and JSON | redb, candle |
 //! | 4 | `hub` | model files: import, verify, list, pull; operator commands | HTTP handlers |
 //! | 4 | `bench` | measures machine, engine and server | accounts |
+//! | 4 | `terminal` | a conversation in the terminal, of which nothing is stored | the store, HTTP |
 //! | 3 | `chat` | the product: what happens when somebody writes to their parent | HTTP, JSON |
 //! | 3 | `auth` | sign-up, sign-in, limits on guessing | chats |
 //! | 2 | `store` | the only code that knows redb and encryption at rest | HTTP, the engine |
@@ -43,5 +44,6 @@ pub mod hub;
 pub mod kernels;
 pub mod model;
 pub mod store;
+pub mod terminal;
 pub mod text;
 pub mod web;

@@ -17,7 +17,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("auth", &["store", "domain"]),
     ("chat", &["engine", "text", "store", "domain"]),
     ("web", &["chat", "auth", "store", "engine", "domain"]),
-    ("terminal", &["chat", "engine", "domain"]),
+    ("terminal", &["chat", "engine", "text", "domain"]),
     ("hub", &["model", "config"]),
     ("bench", &["engine", "text", "model", "kernels"]),
 ];
