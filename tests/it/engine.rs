@@ -46,6 +46,18 @@ fn to_sixteen(tokens: &[TokenId]) -> TokenId {
     if tokens.len().is_multiple_of(16) { end_token() } else { endless(tokens) }
 }
 
+/// Says one word for ever.
+fn stuck(_: &[TokenId]) -> TokenId {
+    FIRST_WORD
+}
+
+/// Would like to say a control token.
+fn control(_: &[TokenId]) -> TokenId {
+    let tokenizer = tokenizer();
+    let mut ids = 0..tokenizer.n_vocab() as TokenId;
+    ids.find(|&id| tokenizer.is_control(id) && !tokenizer.is_end_of_generation(id)).unwrap()
+}
+
 async fn start(limits: Limits, next: Next) -> (Engine, Remote) {
     let remote = Remote::default();
     let for_engine = remote.clone();
@@ -155,19 +167,11 @@ async fn length_is_max_tokens_or_what_the_context_has_left() {
 
 #[tokio::test]
 async fn circles_and_control_tokens_do_not_come() {
-    fn stuck(_: &[TokenId]) -> TokenId {
-        FIRST_WORD
-    }
     let (engine, _) = start(limits(), stuck).await;
     let (_, end) = finish(engine.submit(request(ADA, 5, 1000)).unwrap()).await;
     let Event::Done { finish_reason: Finish::Length, timings } = end else { panic!("{end:?}") };
     assert_eq!(timings.predicted_n as usize, loop_guard::MIN_TOKENS);
 
-    fn control(_: &[TokenId]) -> TokenId {
-        let tokenizer = tokenizer();
-        let mut ids = 0..tokenizer.n_vocab() as TokenId;
-        ids.find(|&id| tokenizer.is_control(id) && !tokenizer.is_end_of_generation(id)).unwrap()
-    }
     let (engine, remote) = start(limits(), control).await;
     finish(engine.submit(request(ADA, 5, 4)).unwrap()).await;
     let evaluated = remote.see(|s| s.steps.concat());

@@ -11,7 +11,7 @@ use mommygpt::model::{Batch, Gguf, Logits, LogitsFor, Model, ModelConfig, ModelE
 use mommygpt::text::TextModel;
 
 /// How long a test waits for what must happen.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What follows a sequence's tokens.
 pub type Next = fn(&[TokenId]) -> TokenId;
