@@ -19,7 +19,8 @@ pub fn text(user: &User) -> String {
     if user.role == Role::Child { format!("{persona}\n\n{}", CHILD_RULES.trim()) } else { persona.to_owned() }
 }
 
-fn of(persona: Persona) -> &'static str {
+/// A persona's text by itself, as `mommygpt run` uses it.
+pub fn of(persona: Persona) -> &'static str {
     match persona {
         Persona::Mom => MOM.trim(),
         Persona::Dad => DAD.trim(),

@@ -13,6 +13,7 @@ mod serve;
 mod text;
 
 use std::io::{self, BufWriter, StdoutLock, Write};
+use std::path::PathBuf;
 
 use mommygpt::auth::AuthError;
 use mommygpt::cli::{Cli, Command};
@@ -110,27 +111,41 @@ pub(crate) type Out = BufWriter<StdoutLock<'static>>;
 
 /// Does what was typed.
 pub(crate) fn run(cli: Cli, environment: &Environment) -> Result<(), Failure> {
-    let mut out = BufWriter::new(io::stdout().lock());
     let dir = cli.dir;
-    match cli.command {
-        Command::Serve(args) => serve::serve(dir, args, environment, &mut out)?,
-        Command::Run(args) => todo!("{args:?}"),
-        Command::Import { file } => models::import(&config::data_dir(dir)?, &file, &mut out)?,
-        Command::List => models::list(&config::data_dir(dir)?, &mut out)?,
-        Command::Show { model } => models::show(&config::data_dir(dir)?, &model, &mut out)?,
-        Command::Verify { model } => models::verify(&config::data_dir(dir)?, &model, &mut out)?,
-        Command::Rm { model } => models::remove(&config::data_dir(dir)?, &model, &mut out)?,
-        Command::Tokenize(args) => text::tokenize(&config::data_dir(dir)?, &args, &mut out)?,
-        Command::Prompt(args) => text::prompt(&config::data_dir(dir)?, &args, environment, &mut out)?,
-        Command::Safety => text::safety(&mut out)?,
-        Command::User(command) => accounts::user(&config::data_dir(dir)?, command, &mut out)?,
-        Command::Backup { file } => data::backup(&config::data_dir(dir)?, &file, &mut out)?,
-        Command::Restore { file, yes } => data::restore(&config::data_dir(dir)?, &file, yes, &mut out)?,
-        Command::Check => data::check(&config::data_dir(dir)?, &mut out)?,
-        Command::Tls { names } => local_tls::make(&config::data_dir(dir)?, &names, &mut out)?,
-        Command::Doctor => doctor::doctor(dir, environment, &mut out)?,
-        Command::Completions { shell } => completions::print(shell, &mut out)?,
-        Command::Version => writeln!(out, "mommygpt {}", env!("CARGO_PKG_VERSION"))?,
+    if let Command::Run(args) = cli.command {
+        // A conversation prints by itself, from where the answers come.
+        return models::run(dir, args);
     }
+    let mut out = BufWriter::new(io::stdout().lock());
+    dispatch(cli.command, dir, environment, &mut out)?;
+    out.flush()?;
     Ok(())
+}
+
+fn dispatch(
+    command: Command,
+    dir: Option<PathBuf>,
+    environment: &Environment,
+    out: &mut Out,
+) -> Result<(), Failure> {
+    match command {
+        Command::Serve(args) => serve::serve(dir, args, environment, out),
+        Command::Run(args) => models::run(dir, args),
+        Command::Import { file } => models::import(&config::data_dir(dir)?, &file, out),
+        Command::List => models::list(&config::data_dir(dir)?, out),
+        Command::Show { model } => models::show(&config::data_dir(dir)?, &model, out),
+        Command::Verify { model } => models::verify(&config::data_dir(dir)?, &model, out),
+        Command::Rm { model } => models::remove(&config::data_dir(dir)?, &model, out),
+        Command::Tokenize(args) => text::tokenize(&config::data_dir(dir)?, &args, out),
+        Command::Prompt(args) => text::prompt(&config::data_dir(dir)?, &args, environment, out),
+        Command::Safety => text::safety(out),
+        Command::User(command) => accounts::user(&config::data_dir(dir)?, command, out),
+        Command::Backup { file } => data::backup(&config::data_dir(dir)?, &file, out),
+        Command::Restore { file, yes } => data::restore(&config::data_dir(dir)?, &file, yes, out),
+        Command::Check => data::check(&config::data_dir(dir)?, out),
+        Command::Tls { names } => local_tls::make(&config::data_dir(dir)?, &names, out),
+        Command::Doctor => doctor::doctor(dir, environment, out),
+        Command::Completions { shell } => completions::print(shell, out),
+        Command::Version => writeln!(out, "mommygpt {}", env!("CARGO_PKG_VERSION")).map_err(Failure::from),
+    }
 }

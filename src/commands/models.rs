@@ -4,14 +4,40 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use mommygpt::cli::RunArgs;
-use mommygpt::config::{Config, Environment};
-use mommygpt::domain::Timestamp;
+use mommygpt::chat::persona;
+use mommygpt::chat::safety::Cards;
+use mommygpt::cli::{RunArgs, ServeArgs};
+use mommygpt::config::Config;
+use mommygpt::domain::{Persona, Timestamp};
+use mommygpt::engine::{Engine, EngineError};
 use mommygpt::hub::{BUILTIN, BUILTIN_NAME, Models};
 use mommygpt::model::config::ModelConfig;
+use mommygpt::terminal;
 use mommygpt::text::ChatTemplate;
 
+use super::serve::{engine_options, load_failure};
 use super::{Failure, Out};
+
+/// `run`.
+pub(super) fn run(dir: Option<PathBuf>, args: RunArgs) -> Result<(), Failure> {
+    let typed = ServeArgs { engine: args.engine, parallel: Some(1), ..ServeArgs::default() };
+    let config = Config::resolve(dir, typed)?;
+    let model = Models::of(&config.dir).resolve(config.model.as_deref())?;
+    model.open_runnable()?;
+    let options = terminal::Options {
+        prompt: args.prompt,
+        persona: persona::of(Persona::Mom).to_owned(),
+        cards: Cards::load(Some(&config.dir)).map_err(|e| Failure::usage(e.to_string()))?,
+        sampling: None,
+    };
+    let engine = Engine::start(engine_options(&config, &model));
+    let outcome = terminal::run(&engine, options);
+    engine.shutdown();
+    outcome.map_err(|e| match e.downcast::<EngineError>() {
+        Ok(e) => load_failure(&e),
+        Err(e) => Failure::failed(format!("{e:#}")),
+    })
+}
 
 /// `import FILE`.
 pub(super) fn import(dir: &Path, file: &Path, out: &mut Out) -> Result<(), Failure> {

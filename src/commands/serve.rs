@@ -140,14 +140,14 @@ async fn broken_model(engine: &Engine) -> Failure {
             }
             std::future::pending().await
         }
-        Err(e) => load_failure(e),
+        Err(e) => load_failure(&e),
     }
 }
 
 /// A model that does not load, as an exit code.
-pub(super) fn load_failure(e: EngineError) -> Failure {
+pub(super) fn load_failure(e: &EngineError) -> Failure {
     match e {
-        EngineError::Load(e) => match &*e {
+        EngineError::Load(e) => match &**e {
             LoadError::Model(ModelError::Malformed(_) | ModelError::Unsupported(_))
             | LoadError::Text(TextError::Malformed(_) | TextError::Unsupported(_)) => {
                 Failure::bad_data(e.to_string())

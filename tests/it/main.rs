@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "what a test calls may panic as the test itself may")]
 
+mod auth; // accounts through `Auth` on a real store: who gets in, what it costs, what ends when
+mod cli; // what the real binary prints, refuses and exits with
 mod engine; // the engine on a scripted model: fairness, bounds, cancelling, faults, warm sequences
+mod program; // the real binary, in a directory and an environment of its own
 mod scripted_model; // a fake at the Model trait, whose steps the test can hold
 mod tidy; // the house rules: imports, sizes, unsafe, names
