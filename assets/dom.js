@@ -29,7 +29,7 @@ export function h(tag, props = {}, ...children) {
 export function icon(name) {
   const svg = document.createElementNS(SVG, "svg");
   svg.setAttribute("viewBox", "0 0 24 24");
-  svg.setAttribute("class", "icon");
+  svg.setAttribute("class", `icon icon-${name}`);
   svg.setAttribute("aria-hidden", "true");
   for (const d of ICONS[name]) {
     const path = document.createElementNS(SVG, "path");

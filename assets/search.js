@@ -10,7 +10,7 @@ let open = null;
 
 export function openSearch() {
   if (open) return open.input.focus();
-  const input = h("input", { type: "search", class: "search-input", placeholder: "Search your chats", "aria-label": "Search your chats", "aria-controls": "search-hits", autocomplete: "off", spellcheck: "false" });
+  const input = h("input", { type: "text", role: "searchbox", enterkeyhint: "search", class: "search-input", placeholder: "Search your chats", "aria-label": "Search your chats", "aria-controls": "search-hits", autocomplete: "off", spellcheck: "false" });
   const hits = h("ul", { class: "search-hits", id: "search-hits" });
   const status = h("p", { class: "hint", role: "status" });
   const { dialog, close } = openDialog("Search", [input, status, hits], { className: "search-dialog", onclose: () => (open = null) });

@@ -22,7 +22,7 @@ const SECTIONS = [
   { id: "keys", icon: "key", label: "API keys", build: keysSection, notFor: "child" },
   { id: "data", icon: "box", label: "Your data", build: dataSection },
   { id: "keyboard", icon: "keyboard", label: "Keyboard", build: keyboardSection },
-  { id: "people", icon: "person", label: "People", build: peopleSection, only: "admin" },
+  { id: "people", icon: "people", label: "People", build: peopleSection, only: "admin" },
   { id: "invites", icon: "heart", label: "Invitations", build: invitesSection, only: "admin" },
   { id: "health", icon: "info", label: "Health", build: healthSection, only: "admin" },
 ];

@@ -10,7 +10,7 @@ const PARTS = [
   { from: 23, greeting: "Still up", ask: "What is keeping you awake?" },
 ];
 const STARTERS = {
-  grown: ["I had a bad day", "I can't stop worrying about tomorrow", "Something good happened today", "What should I make for supper?"],
+  grown: ["I had a bad day", "I'm worried about tomorrow", "Something good happened today", "What should I make for supper?"],
   child: ["Tell me a bedtime story", "I had a fight with my friend", "I can't sleep", "Guess what I did today!"],
 };
 

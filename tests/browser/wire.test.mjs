@@ -1,0 +1,180 @@
+// What the network does to a conversation, done on purpose: cut, broken, refused, slow, and heard from elsewhere.
+
+import assert from "node:assert/strict";
+import { after, afterEach, before, beforeEach, test } from "node:test";
+
+import { startDouble } from "./double.mjs";
+import { ASSETS, answer, ask, openDevice, say, startBrowser, until } from "./house.mjs";
+
+const STORY = "Once, in Käthe's kitchen 🫖, the kettle sang. Everybody listened. Nobody spoke until it was done.";
+const words = (text) => text.match(/\S+\s*/g);
+
+let browser;
+let double;
+let device;
+let page;
+
+before(async () => {
+  browser = await startBrowser();
+});
+after(() => browser.close());
+beforeEach(async () => {
+  double = await startDouble(ASSETS, { reply: () => words(STORY), pauseMs: 5 });
+  device = await openDevice(browser, double.url);
+  page = device.page;
+  await page.goto(double.url);
+});
+afterEach(async () => {
+  assert.deepEqual(await device.check(), []);
+  for (const context of browser.contexts()) await context.close();
+  await double.close();
+});
+
+const sends = () => double.house.requests.filter((request) => /^POST .*\/messages$/.test(request)).length;
+
+test("a stream in pieces of one byte reads like any other", async () => {
+  double.set.cut = 1;
+  assert.equal(await ask(page, "tell me"), STORY);
+});
+
+test("a stream that breaks is joined again where it broke", async () => {
+  double.set.breakAfter = 6;
+  assert.equal(await ask(page, "tell me"), STORY);
+  assert.equal(sends(), 1, "the message was sent once");
+  assert.ok(double.house.requests.some((request) => request.endsWith("/stream")), "the stream was asked for again");
+});
+
+test("a message that did not get through says so, and the second try stores it once", async () => {
+  double.set.deaf = true;
+  await say(page, "can you hear me?");
+  await page.waitForSelector(".message.failed .note");
+  assert.equal(await page.locator(".message.mine .bubble").textContent(), "can you hear me?");
+  double.set.deaf = false;
+  await page.click(".message.failed .link-button");
+  assert.equal(await answer(page), STORY);
+  const mine = [...double.house.messages.values()].filter((message) => message.is_user);
+  assert.equal(mine.length, 1);
+});
+
+test("a busy server is asked again by itself", async () => {
+  double.set.refuse = [503, 503];
+  await say(page, "hello?");
+  await page.waitForSelector(".waiting-text:has-text('trying again')");
+  assert.equal(await answer(page), STORY);
+  assert.equal(sends(), 3);
+});
+
+test("a refusal is told in the server's words", async () => {
+  double.set.refuse = [422];
+  await say(page, "hello?");
+  assert.match(await page.locator(".message.failed .note").innerText(), /Somebody else is speaking/);
+});
+
+test("the place in the queue is shown, then the reading, then the words", async () => {
+  double.set.queue = [3, 1];
+  double.set.pauseMs = 300;
+  await say(page, "hello");
+  await page.waitForSelector(".waiting-text:has-text('3 are before you')");
+  await page.waitForSelector(".waiting-text:has-text('You are next')");
+  await page.waitForSelector(".waiting progress");
+  await page.waitForSelector(".message.writing .words:has-text('Once')");
+});
+
+test("Stop keeps what was said, and Esc stops, too", async () => {
+  double.set.pauseMs = 150;
+  for (const press of [() => page.click("#send[data-mode=stop]"), () => page.keyboard.press("Escape")]) {
+    const before = await page.locator(".message.parents").count();
+    await say(page, "tell me");
+    await until("the first words", async () => (await page.locator(".message.writing .words").count()) === 1 && (await page.locator(".message.parents").count()) > before);
+    await press();
+    await page.waitForSelector(".message.last .note:has-text('You stopped')");
+    const shown = (await page.locator(".message.parents.last .words").innerText()).trim();
+    assert.ok(shown.length > 0 && shown.length < STORY.length && STORY.startsWith(shown), shown);
+  }
+});
+
+test("a reload in the middle of an answer loses nothing", async () => {
+  double.set.pauseMs = 400;
+  await say(page, "tell me");
+  await page.waitForSelector(".message.writing .words:has-text('Käthe')");
+  await page.reload();
+  await page.waitForSelector(".message.writing .words:has-text('Käthe')");
+  assert.equal(await answer(page), STORY);
+});
+
+test("another device sees the message and the answer grow, in a chat that it has open", async () => {
+  await ask(page, "first");
+  const other = await openDevice(browser, double.url);
+  await other.page.goto(page.url());
+  await other.page.waitForSelector(".message.parents");
+  double.set.pauseMs = 150;
+  await say(page, "second");
+  await other.page.waitForSelector(".message.mine:has-text('second')");
+  await other.page.waitForSelector(".message.writing .words:has-text('Käthe')");
+  assert.equal(await answer(other.page), STORY);
+  assert.equal(await answer(page), STORY);
+  assert.equal(await other.page.locator(".message").count(), 4);
+  assert.deepEqual(await other.check(), []);
+});
+
+test("another device's list follows, and its open chat goes when it is deleted elsewhere", async () => {
+  const other = await openDevice(browser, double.url);
+  await other.page.goto(double.url);
+  await ask(page, "a chat to be deleted");
+  await other.page.click(".chat-link:has-text('a chat to be deleted')");
+  await other.page.waitForSelector(".message.parents");
+  await page.click(".chat-more");
+  await page.click("[role=menuitem]:has-text('Delete')");
+  await other.page.waitForSelector("#welcome:not([hidden])", { timeout: 20_000 });
+  assert.equal(await other.page.locator(".chat-link").count(), 0);
+});
+
+test("scrolling up stops the page from running along; the button brings it back", async () => {
+  double.set.reply = () => Array.from({ length: 120 }, (_, i) => `Line ${i}\n\n`);
+  double.set.pauseMs = 25;
+  await say(page, "a long one");
+  const fromEnd = () => page.evaluate(() => {
+    const scroller = document.getElementById("scroller");
+    return scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight;
+  });
+  await until("something to scroll", () => page.evaluate(() => document.getElementById("scroller").scrollTop > 200));
+  assert.ok((await fromEnd()) < 80, "it runs along at first");
+  await page.mouse.move(600, 400);
+  await page.mouse.wheel(0, -300);
+  const at = await until("a place above the end", async () => (await fromEnd()) > 150 && page.evaluate(() => document.getElementById("scroller").scrollTop));
+  const lines = await page.locator(".words p").count();
+  await until("more lines", async () => (await page.locator(".words p").count()) > lines + 5);
+  assert.equal(await page.evaluate(() => document.getElementById("scroller").scrollTop), at, "the reader's place stays");
+  await page.click("#jump");
+  await until("the end", async () => (await fromEnd()) < 80);
+});
+
+test("sentences are announced whole", async () => {
+  await ask(page, "tell me");
+  const said = await page.locator("#announcer p").allTextContents();
+  assert.ok(said.every((text) => text.endsWith(".")), said.join(" / "));
+  assert.ok(said.length >= 3, "not all at once");
+  assert.ok(said.join(" ").endsWith(STORY), said.join(" / "));
+});
+
+test("words that were not sent wait in their own chat", async () => {
+  await ask(page, "one");
+  await page.fill("#composer-input", "half a thought");
+  await page.click("#new-chat");
+  assert.equal(await page.inputValue("#composer-input"), "");
+  await page.click(".chat-link");
+  assert.equal(await page.inputValue("#composer-input"), "half a thought");
+  const stored = await page.evaluate(() => JSON.stringify(localStorage));
+  assert.ok(!stored.includes("half a thought"), "nothing written is left on the disk");
+});
+
+test("the danger card stands beside the message, with words of its own when the server has none", async () => {
+  double.set.safety = (text) => (text.includes("hurt") ? "selfharm" : null);
+  await ask(page, "I am fine");
+  assert.equal(await page.locator(".safety-card").count(), 0);
+  await ask(page, "I want to hurt myself");
+  assert.equal(await page.locator(".message.mine .safety-card").count(), 1);
+  assert.match(await page.locator(".safety-card").innerText(), /Emergency services/);
+  await page.reload();
+  await page.waitForSelector(".message.mine .safety-card");
+});
