@@ -94,7 +94,7 @@ export function dataSection(root) {
     status.textContent = "Reading…";
     whileBusy(choose, async () => {
       const answer = await api.importAll(await chosen.text());
-      const counts = Object.entries(answer ?? {}).filter(([, value]) => typeof value === "number").map(([name, value]) => `${value} ${name.replaceAll("_", " ")}`);
+      const counts = Object.entries(answer ?? {}).filter(([, value]) => typeof value === "number").map(([name, value]) => `${value} ${name.replace(/^n_/, "")}`);
       status.textContent = counts.length > 0 ? `Done: ${counts.join(", ")}.` : "Done.";
       await loadChats();
     }).catch((error) => {

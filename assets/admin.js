@@ -13,6 +13,13 @@ const roleSelect = (chosen, props = {}) => {
   return select;
 };
 
+/** Who answers a child: chosen here, since the child cannot. */
+function personaSelect(user) {
+  const select = h("select", { "aria-label": `Who answers ${user.email}` }, [["mom", "Mom"], ["dad", "Dad"], ["parent", "A parent"]].map(([value, text]) => h("option", { value, text })));
+  select.value = user.persona;
+  return select;
+}
+
 export async function peopleSection(root) {
   const users = await api.adminUsers();
   replace(root,
@@ -39,6 +46,8 @@ function personRow(user, again) {
   ]), { "aria-haspopup": "menu" });
   const role = roleSelect(user.role, { "aria-label": `Role of ${user.email}`, disabled: self });
   role.addEventListener("change", () => act(() => api.adminUpdateUser(user.id, { role: role.value }), "Saved.")());
+  const persona = user.role === "child" && personaSelect(user);
+  if (persona) persona.addEventListener("change", () => act(() => api.adminUpdateUser(user.id, { persona: persona.value }), "Saved.")());
   const usage = [
     `since ${shortTime(user.created_at)}`,
     Number.isFinite(user.n_chats) && `${user.n_chats} chats`,
@@ -48,7 +57,7 @@ function personRow(user, again) {
   return h("li", { class: user.disabled ? "row off" : "row" }, avatar(user),
     h("div", { class: "row-text" }, h("span", { class: "row-title", text: user.full_name || user.email }), self && h("span", { class: "badge", text: "you" }), user.disabled && h("span", { class: "badge", text: "kept out" }),
       h("span", { class: "hint", text: `${user.full_name ? `${user.email} · ` : ""}${usage}` })),
-    role, !self && more);
+    persona, role, !self && more);
 }
 
 function addPerson(again) {
@@ -118,7 +127,7 @@ export async function invitesSection(root, _close, made = null) {
     event.preventDefault();
     whileBusy(submit, async () => invitesSection(root, null, await api.adminCreateInvite({ role: role.value }))).catch(toastError);
   });
-  const code = made?.code ?? made?.invite;
+  const code = made?.invite;
   // Behind "#", the code reaches no log: browsers do not send that part of an address.
   const link = `${location.origin}/#invite=${encodeURIComponent(code ?? "")}`;
   replace(root,

@@ -94,17 +94,29 @@ pub(crate) struct AccountChanges {
     disabled: Option<bool>,
     /// `mom`, `dad` or `parent`; how a child's is chosen.
     persona: Option<String>,
+    /// A new password for somebody who lost theirs and the recovery code. What they wrote is lost with them.
+    password: Option<String>,
 }
 
-/// Changes a role, or shuts an account out; its sessions end.
+/// An account after a change.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ChangedAccount {
+    #[serde(flatten)]
+    user: Account,
+    /// Only with a new password: the code to hand on, shown once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recovery_code: Option<String>,
+}
+
+/// Changes a role, shuts an account out, or sets a new password; its sessions end.
 #[utoipa::path(patch, path = "/api/admin/users/{id}", tag = "admin", request_body = AccountChanges,
-    params(("id" = String, Path, format = "uuid")), responses((status = 200, body = Account)))]
+    params(("id" = String, Path, format = "uuid")), responses((status = 200, body = ChangedAccount)))]
 pub(crate) async fn update_user(
     State(app): State<App>,
     Admin(me): Admin,
     Id(id): Id<UserId>,
-    Json(body): Json<AccountChanges>,
-) -> Result<axum::Json<Account>, ApiError> {
+    Json(body): Json<AccountChanges, MAX_AUTH_BODY_BYTES>,
+) -> Result<axum::Json<ChangedAccount>, ApiError> {
     let role = parse_role(body.role.as_deref())?;
     let persona = body.persona.as_deref().map(str::parse::<Persona>).transpose()?;
     let store = app.store().clone();
@@ -120,7 +132,13 @@ pub(crate) async fn update_user(
     if let Some(disabled) = body.disabled {
         user = app.auth().set_disabled(Authority::of(&me.store)?, id, disabled).await?;
     }
-    Ok(axum::Json((&user).into()))
+    let recovery_code = match body.password {
+        Some(password) => {
+            Some(app.auth().reset_password(Authority::of(&me.store)?, id, password, None).await?.reveal())
+        }
+        None => None,
+    };
+    Ok(axum::Json(ChangedAccount { user: (&user).into(), recovery_code }))
 }
 
 /// Deletes an account and everything in it.
