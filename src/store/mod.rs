@@ -12,23 +12,43 @@
 
 pub mod backup;
 mod chats;
+mod check;
+mod codec;
+mod disk;
 mod memories;
 mod messages;
+mod open;
 mod search;
 mod sessions;
+mod tables;
 mod transfer;
 mod users;
 mod vault;
+mod writer;
 
+use std::fs::File;
 use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 
-use crate::domain::{Invalid, UserId};
+use redb::{ReadableTableMetadata as _, StorageBackend};
+use tokio::sync::broadcast;
+
+use crate::domain::{Invalid, SessionId, UserId};
+use disk::{DiskFile, Reserve};
+use tables::{Snapshot, Tables};
+use writer::{Core, Hints, Queue};
 
 pub use chats::{ChatPage, ChatPatch, Cursor, UserStore};
-pub use messages::{Appended, MessagePage, NewMessage, Parent, ReplyEnd};
-pub use search::SearchHit;
-pub use sessions::{ApiKeyInfo, InviteInfo, Session, SessionEnded};
+pub use messages::{Appended, MAX_SAFETY_BYTES, MessagePage, NewMessage, Parent, ReplyEnd};
+pub use search::{MAX_HITS, MAX_QUERY_CHARS, SearchHit};
+pub use sessions::{
+    ApiKeyInfo, INVITE_S, InviteInfo, MAX_API_KEYS, MAX_INVITES, MAX_LABEL_BYTES, MAX_SESSIONS, SESSION_S,
+    Session, SessionEnded,
+};
 pub use transfer::{Export, ExportItem, ImportChat, ImportMessage, ImportReport, ImportTree};
+pub use transfer::{MAX_IMPORT_BYTES, MAX_IMPORT_CHATS, MAX_IMPORT_MESSAGES};
 pub use users::{Admission, Credentials, NewUser, PasswordRecord, UserPatch};
 pub use vault::{ApiKey, DataKey, InviteCode, RecoveryCode, SessionToken, WrapKey};
 
@@ -84,9 +104,46 @@ pub enum StoreError {
     Io(String),
 }
 
+/// Sessions that may end before a slow watcher looks; past it, the watcher is told that it missed some.
+const WATCH_BACKLOG: usize = 256;
+
 /// The database. Cloning is cheap; all clones are one store.
 #[derive(Clone)]
-pub struct Store {}
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    core: Arc<Core>,
+    queue: Queue,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    ended: broadcast::Sender<SessionEnded>,
+    epoch: u64,
+    /// Keeps other processes out of the data directory.
+    dir_lock: Mutex<Option<File>>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Err(e) = self.close() {
+            tracing::warn!(error = %e, "the database was not closed cleanly; the next start repairs it");
+        }
+    }
+}
+
+impl Inner {
+    fn close(&self) -> Result<(), StoreError> {
+        self.queue.end();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            // The writer catches panics; if it died of one anyway, the file is as after a crash.
+            let _ = thread.join();
+        }
+        let closed = self.core.close();
+        self.dir_lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+        closed
+    }
+}
 
 /// Counters since the start, and sizes now.
 #[derive(Debug, Clone, Copy, Default)]
@@ -108,35 +165,124 @@ pub struct StoreMetrics {
 impl Store {
     /// Opens the database in `dir`, making both (0700 and 0600) where they are missing. A file that is not a good
     /// database of a known schema is refused and left as it is. Closes replies that a crash left unfinished.
-    pub fn open(_dir: &Path) -> Result<Store, StoreError> {
-        todo!()
+    pub fn open(dir: &Path) -> Result<Store, StoreError> {
+        let dir_lock = open::lock_dir(dir)?;
+        let mut path = dir.join(open::FILE_NAME);
+        match std::fs::symlink_metadata(&path) {
+            Ok(meta) if meta.is_dir() => {
+                return Err(StoreError::Corrupt(format!("{} is a directory", path.display())));
+            }
+            Ok(_) => {}
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => path = open::create(dir)?,
+            Err(e) => return Err(open::at(&path, &e)),
+        }
+        let reserve = Arc::new(Reserve::at(dir.join("reserve")));
+        let file = DiskFile::open(&path, Some(Arc::clone(&reserve))).map_err(|e| open::at(&path, &e))?;
+        let file: Arc<dyn StorageBackend> = Arc::new(file);
+        let handle = open::open_trial(&file, false)?;
+        let epoch = open::epoch(dir)?;
+        Self::start(Core::new(file, Some(reserve), handle), epoch, Some(dir_lock))
     }
+
     /// A store that lives in memory only, for tests and `mommygpt run`.
     pub fn in_memory() -> Result<Store, StoreError> {
-        todo!()
+        Self::open_on(Arc::new(redb::backends::InMemoryBackend::new()))
     }
+
+    /// A store on any storage that redb can use; an empty one becomes a new store. For tests that break the disk.
+    pub fn open_on(file: Arc<dyn StorageBackend>) -> Result<Store, StoreError> {
+        if file.len()? == 0 {
+            open::create_on(&file)?;
+        }
+        let handle = open::open_trial(&file, false)?;
+        Self::start(Core::new(file, None, handle), 0, None)
+    }
+
+    fn start(core: Core, epoch: u64, dir_lock: Option<File>) -> Result<Store, StoreError> {
+        core.settle()?;
+        let core = Arc::new(core);
+        let (queue, thread) = Queue::start(&core);
+        let inner = Inner {
+            core,
+            queue,
+            thread: Mutex::new(Some(thread)),
+            ended: broadcast::channel(WATCH_BACKLOG).0,
+            epoch,
+            dir_lock: Mutex::new(dir_lock),
+        };
+        let store = Store { inner: Arc::new(inner) };
+        match store.after_crash() {
+            // Without room the traces of a crash stay until the next start.
+            Ok(()) | Err(StoreError::DiskFull) => Ok(store),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Ends what a crash interrupted: replies in progress, and deletions.
+    fn after_crash(&self) -> Result<(), StoreError> {
+        let (replies, doomed, restored) = self.read(|s| {
+            let restored = s.meta()?.get(backup::MANIFEST)?.is_some();
+            Ok((!s.generating()?.is_empty()?, !s.doomed()?.is_empty()?, restored))
+        })?;
+        self.inner.core.purge.store(doomed, Ordering::Release);
+        if restored {
+            // The count of a backup no longer holds once somebody writes.
+            self.write(Hints::default(), |t| Ok(t.meta.remove(backup::MANIFEST).map(drop)?))?;
+        }
+        if replies || doomed {
+            let n = self.write(Hints::default(), messages::close_interrupted)?;
+            tracing::info!(n_replies = n, "ended what the last run left unfinished");
+        }
+        Ok(())
+    }
+
     /// Whether writes are acknowledged.
     pub fn healthy(&self) -> Result<(), StoreError> {
-        todo!()
+        self.inner.core.healthy()
     }
+
     /// Counters and sizes.
     pub fn metrics(&self) -> StoreMetrics {
-        todo!()
+        let counts = &self.inner.core.counts;
+        StoreMetrics {
+            n_writes: counts.n_writes.load(Ordering::Relaxed),
+            n_commits: counts.n_commits.load(Ordering::Relaxed),
+            n_write_errors: counts.n_errors.load(Ordering::Relaxed),
+            commit_us: counts.commit_us.load(Ordering::Relaxed),
+            file_bytes: self.inner.core.file_bytes(),
+            n_users: self.n_users().unwrap_or(0),
+        }
     }
+
     /// Finishes the writes in hand, then closes the file; every later call answers [`StoreError::Unhealthy`].
     pub fn close(&self) -> Result<(), StoreError> {
-        todo!()
+        self.inner.close()
     }
+
     /// Sessions as they end, for cutting open streams. A receiver that lagged must check its sessions again.
-    pub fn session_watch(&self) -> tokio::sync::broadcast::Receiver<SessionEnded> {
-        todo!()
+    pub fn session_watch(&self) -> broadcast::Receiver<SessionEnded> {
+        self.inner.ended.subscribe()
     }
+
     /// How many accounts there are.
     pub fn n_users(&self) -> Result<u64, StoreError> {
-        todo!()
+        self.read(|s| Ok(s.users()?.len()?))
     }
-    /// The id a person's log lines and metrics may show, if the account exists.
-    pub(crate) fn exists(&self, _user: UserId) -> Result<bool, StoreError> {
-        todo!()
+
+    fn read<T>(&self, f: impl Fn(&Snapshot) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.inner.core.read(f)
+    }
+
+    fn write<T: Send + 'static>(
+        &self,
+        hints: Hints,
+        op: impl FnMut(&mut Tables<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.inner.queue.write(&self.inner.core, hints, op)
+    }
+
+    /// Tells the watchers; nobody listening is fine.
+    fn ended(&self, user: UserId, session: Option<SessionId>) {
+        let _ = self.inner.ended.send(SessionEnded { user, session });
     }
 }

@@ -8,4 +8,6 @@ mod cli; // what the real binary prints, refuses and exits with
 mod engine; // the engine on a scripted model: fairness, bounds, cancelling, faults, warm sequences
 mod program; // the real binary, in a directory and an environment of its own
 mod scripted_model; // a fake at the Model trait, whose steps the test can hold
+mod store; // what the store promises: accounts, sessions, chats, isolation, deletion, transfer
+mod store_people; // accounts for tests of the store
 mod tidy; // the house rules: imports, sizes, unsafe, names
