@@ -23,7 +23,7 @@ function personaSelect(user) {
 export async function peopleSection(root) {
   const users = await api.adminUsers();
   replace(root,
-    h("p", { text: "Everybody with an account here. You see who they are and how much they use; you cannot see what they write." }),
+    h("p", { text: "Everybody with an account here. You see who they are; you cannot see what they write." }),
     h("ul", { class: "rows" }, users.map((user) => personRow(user, () => peopleSection(root)))),
     h("div", { class: "buttons start" }, h("button", { type: "button", class: "button primary", text: "Add a person…", onclick: () => addPerson(() => peopleSection(root)) })));
 }
@@ -48,15 +48,9 @@ function personRow(user, again) {
   role.addEventListener("change", () => act(() => api.adminUpdateUser(user.id, { role: role.value }), "Saved.")());
   const persona = user.role === "child" && personaSelect(user);
   if (persona) persona.addEventListener("change", () => act(() => api.adminUpdateUser(user.id, { persona: persona.value }), "Saved.")());
-  const usage = [
-    `since ${shortTime(user.created_at)}`,
-    Number.isFinite(user.n_chats) && `${user.n_chats} chats`,
-    Number.isFinite(user.n_messages) && `${user.n_messages} messages`,
-    user.last_seen_at && `last seen ${shortTime(user.last_seen_at)}`,
-  ].filter(Boolean).join(" · ");
   return h("li", { class: user.disabled ? "row off" : "row" }, avatar(user),
     h("div", { class: "row-text" }, h("span", { class: "row-title", text: user.full_name || user.email }), self && h("span", { class: "badge", text: "you" }), user.disabled && h("span", { class: "badge", text: "kept out" }),
-      h("span", { class: "hint", text: `${user.full_name ? `${user.email} · ` : ""}${usage}` })),
+      h("span", { class: "hint", text: `${user.full_name ? `${user.email} · ` : ""}since ${shortTime(user.created_at)}` })),
     persona, role, !self && more);
 }
 
@@ -158,7 +152,10 @@ function facts(values, depth = 0) {
   ];
 }
 
+const NAMES = { n_ctx: "Context, in tokens", n_params: "Parameters", signup: "Sign-up" };
+
 const words = (name) => {
+  if (NAMES[name]) return NAMES[name];
   const text = name.replace(/^n_/, "").replace(/_(bytes|ms|s)$/, "").replaceAll("_", " ");
   return text[0].toUpperCase() + text.slice(1);
 };

@@ -103,7 +103,7 @@ function openChat() {
 function showFrame() {
   const chat = openChat();
   const title = $("chat-title");
-  if (!title.querySelector("input")) replace(title, chat ? h("button", { type: "button", class: "title-button", title: "Rename", text: chat.title, onclick: renameOpen, disabled: Boolean(chat.unsaved) }) : "");
+  if (!title.querySelector("input")) replace(title, chat ? h("button", { type: "button", class: "title-button", title: "Rename", text: chat.title, onclick: renameOpen, disabled: Boolean(chat.unsaved) }) : h("span", { class: "sr-only", text: "New chat" }));
   $("chat-menu").hidden = !chat || Boolean(chat.unsaved);
   document.title = chat ? `${chat.title} · MommyGPT` : "MommyGPT";
 }

@@ -4,7 +4,7 @@
 // only hears of an answer through /api/events joins that stream, so nothing is ever pieced together from two sources.
 
 import { ApiError, api, uuid } from "./api.js";
-import { lastId, newestLeaf, pathTo, siblings } from "./tree.js";
+import { lastId, newestLeaf, pathTo, siblingIndex } from "./tree.js";
 
 /** A broken stream is joined again this often before the page gives up and offers a button. */
 const MAX_REJOINS = 6;
@@ -71,7 +71,7 @@ export class Conversation {
   }
 
   switchSibling(id, step) {
-    const all = siblings(this.messages, id);
+    const all = siblingIndex(this.messages).of(this.messages.get(id));
     const next = all[all.indexOf(id) + step];
     if (next) this.show(next);
   }
@@ -141,6 +141,8 @@ export class Conversation {
       if (error.name !== "AbortError") failed(error instanceof ApiError ? error : new ApiError(0, "broken", "The answer broke off."));
     } finally {
       if (this.run === run) this.run = null;
+      const reply = this.messages.get(run.replyId);
+      if (reply?.writing) this.put({ ...reply, writing: false });
       this.changed("done");
     }
   }

@@ -6,7 +6,7 @@ import { showMarkdown } from "./markdown.js";
 import { toastError } from "./overlays.js";
 import { safetyCard } from "./safety.js";
 import { hear, parentName, state } from "./state.js";
-import { siblings } from "./tree.js";
+import { siblingIndex } from "./tree.js";
 import { editor } from "./composer.js";
 
 /** Nearer than this to the end, the reader is taken to be reading along. */
@@ -32,7 +32,7 @@ export function setUpMessages() {
     if (conversation !== state.current || frame !== null) return;
     frame = requestAnimationFrame(() => {
       frame = null;
-      render();
+      renderGrowing();
     });
   });
   hear("current", () => {
@@ -93,14 +93,28 @@ function render() {
   $("load-earlier").hidden = !conversation?.nextCursor;
   if (!conversation) return showJump();
   const path = conversation.path();
+  const last = path.at(-1);
+  // An answer without a word yet is a row that says so, not an empty letter.
+  if (conversation.run && last && !last.is_user && last.content === "" && !last.finish_reason) path.pop();
+  const index = siblingIndex(conversation.messages);
   const rows = path.map((message, i) => {
     const view = views.get(message.id) ?? new MessageView(message.id);
     views.set(message.id, view);
-    view.update(conversation, message, path[i - 1], i === path.length - 1);
+    view.update(conversation, message, path[i - 1], { all: index.of(message), isLast: i === path.length - 1 });
     return view.element;
   });
   rows.push(...whatGoesOn(conversation, path));
   place(log, rows);
+  keepUp();
+}
+
+/** Only the answer that grows; everything else stands as it was. */
+function renderGrowing() {
+  const conversation = state.current;
+  const message = conversation?.messages.get(conversation.run?.replyId);
+  const view = message && views.get(message.id);
+  if (!view?.element.isConnected) return render();
+  view.grow(message);
   keepUp();
 }
 
@@ -160,8 +174,13 @@ class MessageView {
     this.openTimings = false;
   }
 
-  update(conversation, message, before, isLast) {
-    const all = siblings(conversation.messages, message.id);
+  grow(message) {
+    this.#show(message);
+    this.shown.message = message;
+    announceAnswer(message.id, message.content, false);
+  }
+
+  update(conversation, message, before, { all, isLast }) {
     const busy = Boolean(conversation.run);
     const key = JSON.stringify([all.length, all.indexOf(message.id), isLast, busy, editing === message.id, parentName(), before?.safety ?? null, this.openTimings]);
     const same = this.shown && this.shown.key === key && sameBut(this.shown.message, message);
@@ -182,7 +201,7 @@ class MessageView {
   #build(conversation, message, before, place) {
     this.element.className = ["message", message.is_user ? "mine" : "parents", message.status ?? "", place.isLast ? "last" : "", message.writing ? "writing" : ""].join(" ").trim();
     // The words keep their element, or selecting text while an answer is written would be lost.
-    this.words ??= h("div", { class: message.is_user ? "bubble" : "words" });
+    this.words ??= h("div", { class: message.is_user ? "bubble" : "words", dir: message.is_user ? "auto" : null });
     this.#show(message);
     const who = message.is_user ? "You" : parentName();
     const head = message.is_user
@@ -268,7 +287,8 @@ function notes(conversation, message, { isLast, busy }) {
   }
   if (message.finish_reason === "cancelled") found.push(h("p", { class: "note" }, "You stopped this answer. ", again("Ask again")));
   if (message.finish_reason === "length") found.push(h("p", { class: "note", text: "This answer reached its longest length." }));
-  if (message.finish_reason === "error") found.push(h("p", { class: "note error" }, "This answer broke off. ", again("Try again")));
+  const lost = !message.is_user && !message.finish_reason && !message.writing && !conversation.run && !conversation.problem;
+  if (message.finish_reason === "error" || lost) found.push(h("p", { class: "note error" }, "This answer broke off. ", again("Try again")));
   if (message.truncated) found.push(h("p", { class: "note", text: `This chat is long: ${parentName()} could not see its oldest part when answering.` }));
   return found;
 }

@@ -90,12 +90,15 @@ mod tests {
     /// Kinds of files that a browser loads; the rest of the folder belongs to the server.
     const SERVED: [&str; 8] = ["html", "css", "js", "svg", "png", "ico", "woff2", "webmanifest"];
 
+    /// Of the page, for the README.
+    const PICTURE: &str = "screenshot.png";
+
     fn files(dir: &Path, prefix: &str, out: &mut BTreeSet<String>) {
         for entry in std::fs::read_dir(dir).unwrap().map(Result::unwrap) {
             let name = format!("{prefix}{}", entry.file_name().to_str().unwrap());
             if entry.file_type().unwrap().is_dir() {
                 files(&entry.path(), &format!("{name}/"), out);
-            } else if SERVED.iter().any(|kind| name.ends_with(&format!(".{kind}"))) {
+            } else if name != PICTURE && SERVED.iter().any(|kind| name.ends_with(&format!(".{kind}"))) {
                 out.insert(name);
             }
         }
