@@ -48,9 +48,16 @@ impl Turn {
 #[derive(Clone, Debug)]
 pub struct Rendered {
     marked: String,
+    mark: Option<char>,
 }
 
 impl Rendered {
+    pub(super) fn marked(&self) -> &str {
+        &self.marked
+    }
+    pub(super) fn mark(&self) -> Option<char> {
+        self.mark
+    }
     /// The prompt, byte for byte as the template wrote it.
     pub fn text(&self) -> String {
         self.marked.clone()
