@@ -13,7 +13,7 @@ pub mod vocab;
 
 use std::sync::Arc;
 
-pub use chat_template::{ChatTemplate, Rendered, Speaker, Turn};
+pub use chat_template::{ChatTemplate, RenderOptions, Rendered, Speaker, Turn};
 pub use detokenizer::Detokenizer;
 pub use thinking::ThinkingSplitter;
 pub use vocab::Tokenizer;
@@ -53,20 +53,28 @@ pub struct TextModel {
 
 impl TextModel {
     /// Reads both from a model file.
+    ///
+    /// # Errors
+    /// What [`Tokenizer::from_gguf`] and [`ChatTemplate::from_gguf`] refuse.
     pub fn from_gguf(gguf: &Gguf) -> Result<Self, TextError> {
-        let _ = gguf;
-        todo!()
+        let tokenizer = Arc::new(Tokenizer::from_gguf(gguf)?);
+        let template = ChatTemplate::for_vocabulary(gguf, &tokenizer)?;
+        Ok(Self { tokenizer, template })
     }
 
     /// The prompt that asks the model for the next assistant turn.
+    ///
+    /// # Errors
+    /// What [`ChatTemplate::render`] and [`Tokenizer::encode_template`] refuse.
     pub fn encode_chat(&self, turns: &[Turn]) -> Result<Vec<TokenId>, TextError> {
-        let _ = turns;
-        todo!()
+        self.tokenizer.encode_template(&self.template.render(turns, true)?)
     }
 
     /// How many tokens a text is, without BOS or EOS.
+    ///
+    /// # Errors
+    /// What [`Tokenizer::encode_plain`] refuses.
     pub fn count(&self, text: &str) -> Result<usize, TextError> {
-        let _ = text;
-        todo!()
+        Ok(self.tokenizer.encode_plain(text, false)?.len())
     }
 }
