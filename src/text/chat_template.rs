@@ -127,9 +127,10 @@ impl ChatTemplate {
     pub(super) fn for_vocabulary(gguf: &Gguf, tokenizer: &Tokenizer) -> Result<Self, TextError> {
         let (source, origin) = match gguf.str("tokenizer.chat_template") {
             Some(source) if !source.trim().is_empty() => (source, "the model's own chat template"),
-            _ if tokenizer.token_id("<|im_start|>").is_some() => {
-                (CHATML, "the file has no chat template; its vocabulary has ChatML's marks, so ChatML is used")
-            }
+            _ if tokenizer.token_id("<|im_start|>").is_some() => (
+                CHATML,
+                "the file has no chat template; its vocabulary has ChatML's marks, so ChatML is used",
+            ),
             _ => (PLAIN, "the file has no chat template; a plain \"User: / Assistant:\" form is used"),
         };
         let text = |id: Option<u32>| id.map(|id| tokenizer.token_text(id).to_owned()).unwrap_or_default();
@@ -240,7 +241,8 @@ impl ChatTemplate {
         let messages: Value = turns
             .iter()
             .map(|turn| {
-                let content = mark.map_or_else(|| turn.content.as_str().into(), |mark| self.guard.marked(turn, mark));
+                let content =
+                    mark.map_or_else(|| turn.content.as_str().into(), |mark| self.guard.marked(turn, mark));
                 Value::from_pairs([("role", turn.speaker.as_str()), ("content", &*content)])
             })
             .collect();
@@ -297,7 +299,9 @@ fn variables(messages: Value, add_generation_prompt: bool, bos: &str, eos: &str)
 
 fn civil(now_s: Option<i64>) -> Result<DateTime, TextError> {
     let now = match now_s {
-        Some(seconds) => Timestamp::from_second(seconds).map_err(|e| template(format!("the time {seconds}: {e}")))?,
+        Some(seconds) => {
+            Timestamp::from_second(seconds).map_err(|e| template(format!("the time {seconds}: {e}")))?
+        }
         None => Timestamp::now(),
     };
     Ok(now.to_zoned(TimeZone::UTC).datetime())

@@ -31,7 +31,11 @@ impl Detokenizer {
 }
 
 /// The bytes of a token, without the blank that encoding puts before a text.
-pub(super) fn undo_space_prefix<'t>(tokenizer: &'t Tokenizer, id: TokenId, after_special: &mut bool) -> &'t [u8] {
+pub(super) fn undo_space_prefix<'t>(
+    tokenizer: &'t Tokenizer,
+    id: TokenId,
+    after_special: &mut bool,
+) -> &'t [u8] {
     let bytes = tokenizer.token_bytes(id);
     if tokenizer.is_special(id) {
         *after_special = true;
@@ -109,7 +113,8 @@ mod tests {
 
     #[test]
     fn cutting_anywhere_changes_nothing() {
-        let bytes: Vec<u8> = "é日🐱".bytes().chain([0xC3, b'(', 0xF0, 0x28, 0x8C, 0x28, 0xED, 0xA0, 0x80]).collect();
+        let bytes: Vec<u8> =
+            "é日🐱".bytes().chain([0xC3, b'(', 0xF0, 0x28, 0x8C, 0x28, 0xED, 0xA0, 0x80]).collect();
         let whole = String::from_utf8_lossy(&bytes);
         for cut in 0..=bytes.len() {
             assert_eq!(stream(&[&bytes[..cut], &bytes[cut..]]).concat(), whole, "cut at {cut}");

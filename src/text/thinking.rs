@@ -137,7 +137,10 @@ mod tests {
                 got.answer += &split.answer;
             }
             let rest = splitter.finish();
-            assert_eq!((got.thought + &rest.thought, got.answer + &rest.answer), (thought.into(), answer.into()));
+            assert_eq!(
+                (got.thought + &rest.thought, got.answer + &rest.answer),
+                (thought.into(), answer.into())
+            );
         }
     }
 

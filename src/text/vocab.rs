@@ -56,7 +56,8 @@ impl Tokenizer {
     /// [`TextError::Unsupported`] naming what is not known here, [`TextError::Malformed`] naming the key that is
     /// missing, of a wrong type or contradicts another.
     pub fn from_gguf(gguf: &Gguf) -> Result<Self, TextError> {
-        let kind = gguf.str("tokenizer.ggml.model").ok_or_else(|| malformed("tokenizer.ggml.model is missing"))?;
+        let kind =
+            gguf.str("tokenizer.ggml.model").ok_or_else(|| malformed("tokenizer.ggml.model is missing"))?;
         let pre_name = gguf.str("tokenizer.ggml.pre").filter(|name| !name.is_empty());
         let mut warning = None;
         let pre = match kind {
@@ -88,7 +89,8 @@ impl Tokenizer {
         };
         let bos = special_id(gguf, "bos", &tokens);
         let eos = special_id(gguf, "eos", &tokens);
-        let add_bos = gguf.bool("tokenizer.ggml.add_bos_token").unwrap_or(rules.add_bos || is_spm) || rules.force_bos;
+        let add_bos =
+            gguf.bool("tokenizer.ggml.add_bos_token").unwrap_or(rules.add_bos || is_spm) || rules.force_bos;
         let add_eos = gguf.bool("tokenizer.ggml.add_eos_token").unwrap_or(false);
         for (add, id, name) in [(add_bos, bos, "bos"), (add_eos, eos, "eos")] {
             if add && id.is_none() {
@@ -152,7 +154,13 @@ impl Tokenizer {
     }
 
     /// `mark` is left out of what is encoded.
-    fn encode_fragments(&self, text: &str, fragments: &[Fragment], mark: Option<char>, out: &mut Vec<TokenId>) {
+    fn encode_fragments(
+        &self,
+        text: &str,
+        fragments: &[Fragment],
+        mark: Option<char>,
+        out: &mut Vec<TokenId>,
+    ) {
         let mut after_special = true;
         for fragment in fragments {
             let range = match fragment {

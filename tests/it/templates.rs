@@ -34,10 +34,8 @@ fn real_templates_render_as_expected() {
             ChatTemplate::from_source(&source, bos, eos).unwrap_or_else(|e| panic!("{name}: {e}"))
         });
         let messages = &all["conversations"][case["conversation"].as_str().unwrap()];
-        let options = RenderOptions {
-            now_s: Some(now_s),
-            ..options(case["add_generation_prompt"].as_bool().unwrap())
-        };
+        let options =
+            RenderOptions { now_s: Some(now_s), ..options(case["add_generation_prompt"].as_bool().unwrap()) };
         let rendered = template.render_json(messages, &options);
         let is_right = match (&case["expected"], &rendered) {
             (Value::String(expected), Ok(text)) => text == expected,
@@ -59,11 +57,15 @@ fn long_chats_are_rendered() {
     for entry in std::fs::read_dir(folder).unwrap().flatten() {
         let path = entry.path();
         if path.extension().is_some_and(|e| e == "jinja") {
-            let template = ChatTemplate::from_source(&std::fs::read_to_string(&path).unwrap(), "<s>", "</s>").unwrap();
+            let template =
+                ChatTemplate::from_source(&std::fs::read_to_string(&path).unwrap(), "<s>", "</s>").unwrap();
             let turns: Vec<Turn> = (0..1000)
-                .map(|i| turn(if i % 2 == 0 { Speaker::User } else { Speaker::Assistant }, &"word ".repeat(20)))
+                .map(|i| {
+                    turn(if i % 2 == 0 { Speaker::User } else { Speaker::Assistant }, &"word ".repeat(20))
+                })
                 .collect();
-            let rendered = template.render(&turns[..999], true).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+            let rendered =
+                template.render(&turns[..999], true).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
             assert!(rendered.text().len() > 99_000, "{}", path.display());
         }
     }
@@ -116,7 +118,8 @@ fn hostile_templates_are_refused() {
     ];
     for (reason, source) in cases {
         let error = refusal(source);
-        let known = error.contains(reason) || error.contains("takes longer") && matches!(*reason, "steps" | "builds");
+        let known =
+            error.contains(reason) || error.contains("takes longer") && matches!(*reason, "steps" | "builds");
         assert!(known || *reason == "include", "{:.80} gave {error}", source);
         assert!(error.len() < 300, "{error}");
     }
@@ -125,24 +128,37 @@ fn hostile_templates_are_refused() {
 #[test]
 fn python_is_spoken() {
     let check = |source: &str, expected: &str| {
-        let messages = serde_json::json!([{"role": "user", "content": "hé <b>", "extra": {"a": [1, 2.0, null, true]}}]);
+        let messages =
+            serde_json::json!([{"role": "user", "content": "hé <b>", "extra": {"a": [1, 2.0, null, true]}}]);
         let template = ChatTemplate::from_source(source, "", "").unwrap();
         assert_eq!(template.render_json(&messages, &options(true)).unwrap(), expected, "{source}");
     };
-    check("{{ messages[0] | tojson }}", r#"{"role": "user", "content": "hé <b>", "extra": {"a": [1, 2.0, null, true]}}"#);
-    check("{{ messages[0].extra | tojson(indent=2) }}", "{\n  \"a\": [\n    1,\n    2.0,\n    null,\n    true\n  ]\n}");
+    check(
+        "{{ messages[0] | tojson }}",
+        r#"{"role": "user", "content": "hé <b>", "extra": {"a": [1, 2.0, null, true]}}"#,
+    );
+    check(
+        "{{ messages[0].extra | tojson(indent=2) }}",
+        "{\n  \"a\": [\n    1,\n    2.0,\n    null,\n    true\n  ]\n}",
+    );
     check("{{ messages[0].content | tojson(ensure_ascii=True) }}", "\"h\\u00e9 <b>\"");
     check("{{ messages[0].extra | tojson(separators=(',', ':')) }}", r#"{"a":[1,2.0,null,true]}"#);
     check("{{ [] | tojson(indent=2) }}{{ {} | tojson(indent=2) }}", "[]{}");
     check("{{ messages[0].extra }}", "{'a': [1, 2.0, None, True]}");
     check("{{ strftime_now('%d %b %Y') }}", "01 Jan 1970");
     check("{{ 'a,b'.split(',')[-1] ~ 1 ~ none ~ true }}", "b1NoneTrue");
-    check("{{ '%s-%d' % ('a', 3) }}{{ 7 % 4 }}{{ 2 * 3 }}{{ 'ab' * 2 }}{{ 1 + 2 }}{{ [1] + [2] }}", "a-336abab3[1, 2]");
+    check(
+        "{{ '%s-%d' % ('a', 3) }}{{ 7 % 4 }}{{ 2 * 3 }}{{ 'ab' * 2 }}{{ 1 + 2 }}{{ [1] + [2] }}",
+        "a-336abab3[1, 2]",
+    );
     check("a\n{% generation %}\nb\n{%- endgeneration %}\nc", "a\nb\nc");
     check("{% for i in range(9) %}{% if i == 2 %}{% break %}{% endif %}{{ i }}{% endfor %}", "01");
     check("{{ 'prefix'.removeprefix('pre') }}{{ 'a-b-c'.rsplit('-', 1) }}", "fix['a-b', 'c']");
     check("{% macro m(a, b=2) %}[{{ a }}{{ b }}]{% endmacro %}{{ m(1) }}{{ m(3, b=4) }}", "[12][34]");
-    check("{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}", "1");
+    check(
+        "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}",
+        "1",
+    );
 }
 
 #[test]
@@ -151,7 +167,8 @@ fn a_system_turn_finds_its_place() {
                  {% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}";
     let template = ChatTemplate::from_source(gemma, "", "").unwrap();
     assert!(!template.supports_system() && !template.supports_example());
-    let turns = [turn(Speaker::System, "Be kind."), turn(Speaker::User, "Hi"), turn(Speaker::Assistant, "Hello")];
+    let turns =
+        [turn(Speaker::System, "Be kind."), turn(Speaker::User, "Hi"), turn(Speaker::Assistant, "Hello")];
     assert_eq!(template.render(&turns, false).unwrap().text(), "<user>Be kind.\n\nHi<assistant>Hello");
     let error = template.render(&[turn(Speaker::Example, "x")], false).unwrap_err().to_string();
     assert!(error.contains("example"), "{error}");
@@ -194,7 +211,8 @@ fn a_person_cannot_write_control_tokens() {
             let ids = model.encode_chat(turns).unwrap();
             (ids.iter().filter(|&&id| tokenizer.is_control(id)).count(), tokenizer.decode(&ids))
         };
-        let (n_own, _) = n_control(&[turn(Speaker::User, "x"), turn(Speaker::Assistant, "x"), turn(Speaker::User, "x")]);
+        let (n_own, _) =
+            n_control(&[turn(Speaker::User, "x"), turn(Speaker::Assistant, "x"), turn(Speaker::User, "x")]);
         for token in control_texts(tokenizer) {
             let half = token.char_indices().nth(token.chars().count() / 2).map_or(0, |(at, _)| at);
             for (said, then) in [

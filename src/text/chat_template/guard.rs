@@ -38,12 +38,15 @@ impl Guard {
     pub(super) fn for_vocabulary(tokenizer: &Tokenizer, source: &str) -> Self {
         let is_mark = |text: &str| {
             let brackets = [("<|", "|>"), ("<｜", "｜>"), ("[INST", "]"), ("[/INST", "]")];
-            source.contains(text) || brackets.iter().any(|(open, close)| text.starts_with(open) && text.ends_with(close))
+            source.contains(text)
+                || brackets.iter().any(|(open, close)| text.starts_with(open) && text.ends_with(close))
         };
         Self::new(
             tokenizer
                 .special_texts()
-                .filter(|(text, is_user_defined)| !text.trim().is_empty() && (!is_user_defined || is_mark(text)))
+                .filter(|(text, is_user_defined)| {
+                    !text.trim().is_empty() && (!is_user_defined || is_mark(text))
+                })
                 .map(|(text, _)| text),
         )
     }
@@ -81,7 +84,8 @@ impl Guard {
     /// A character that stands in none of these texts.
     pub(super) fn mark_for<'t>(texts: impl Iterator<Item = &'t str>) -> Result<char, TextError> {
         // Unicode keeps the first two ranges free of characters for uses like this one; the last are private.
-        let candidates = || ('\u{FDD0}'..='\u{FDEF}').chain('\u{F0000}'..='\u{FFFFD}').chain('\u{100000}'..='\u{10FFFD}');
+        let candidates =
+            || ('\u{FDD0}'..='\u{FDEF}').chain('\u{F0000}'..='\u{FFFFD}').chain('\u{100000}'..='\u{10FFFD}');
         let used: HashSet<char> = texts.flat_map(str::chars).filter(|&c| c >= '\u{FDD0}').collect();
         candidates()
             .find(|c| !used.contains(c))
@@ -128,7 +132,10 @@ impl Guard {
     /// Whether the template's words before these could make a token together with their beginning.
     fn continues_a_token(&self, content: &str) -> bool {
         let head = content.trim_start();
-        let ends = head.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|&end| end <= self.max_tail_bytes);
+        let ends = head
+            .char_indices()
+            .map(|(at, c)| at + c.len_utf8())
+            .take_while(|&end| end <= self.max_tail_bytes);
         ends.into_iter().any(|end| self.tails.contains(&head[..end]))
     }
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{Error, ErrorKind, Value};
 
-use super::limits::{MAX_WIDTH, MAX_OUTPUT_BYTES};
+use super::limits::{MAX_OUTPUT_BYTES, MAX_WIDTH};
 
 /// Deepest nesting of lists and objects that is written.
 const MAX_JSON_DEPTH: usize = 64;
@@ -22,7 +22,9 @@ pub(super) fn to_value(json: &serde_json::Value) -> Value {
             .unwrap_or_else(|| Value::from(n.as_f64().unwrap_or(f64::NAN))),
         serde_json::Value::String(v) => Value::from(v.as_str()),
         serde_json::Value::Array(items) => items.iter().map(to_value).collect(),
-        serde_json::Value::Object(entries) => object(entries.iter().map(|(key, v)| (key.clone(), to_value(v)))),
+        serde_json::Value::Object(entries) => {
+            object(entries.iter().map(|(key, v)| (key.clone(), to_value(v))))
+        }
     }
 }
 
@@ -180,4 +182,3 @@ fn number(value: &Value) -> String {
 pub(super) fn invalid(problem: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidOperation, problem.into())
 }
-

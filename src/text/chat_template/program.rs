@@ -5,8 +5,10 @@
 
 use std::sync::Arc;
 
-use minijinja::machinery::{CompiledTemplate, Instruction, Instructions, Token, TemplateConfig, eval, tokenize};
 use minijinja::machinery::make_string_output;
+use minijinja::machinery::{
+    CompiledTemplate, Instruction, Instructions, TemplateConfig, Token, eval, tokenize,
+};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Error, ErrorKind, Value};
 
@@ -46,7 +48,8 @@ impl Program {
         let blocks = compiled.blocks.iter_mut().map(|(name, block)| (*name, counted(block))).collect();
         let mut text = String::new();
         let mut out = make_string_output(&mut text);
-        eval(&environment, &instructions, variables, &blocks, &mut out, AutoEscape::None).map_err(|e| explained(&e))?;
+        eval(&environment, &instructions, variables, &blocks, &mut out, AutoEscape::None)
+            .map_err(|e| explained(&e))?;
         if text.len() > MAX_OUTPUT_BYTES {
             return Err(template(too_large()));
         }
@@ -54,8 +57,10 @@ impl Program {
     }
 
     fn compiled(&self) -> Result<CompiledTemplate<'_>, Error> {
-        let config =
-            TemplateConfig { syntax_config: syntax()?, default_auto_escape: Arc::new(|_: &str| AutoEscape::None) };
+        let config = TemplateConfig {
+            syntax_config: syntax()?,
+            default_auto_escape: Arc::new(|_: &str| AutoEscape::None),
+        };
         CompiledTemplate::new(NAME, &self.source, &config)
     }
 }
@@ -96,7 +101,9 @@ fn check_tags(source: &str) -> Result<(), TextError> {
         n_tokens += 1;
         let line = span.start_line;
         match token {
-            Token::BlockStart | Token::VariableStart => (n_tokens, repeats, literal_bytes, factor) = (0, false, 0, 1),
+            Token::BlockStart | Token::VariableStart => {
+                (n_tokens, repeats, literal_bytes, factor) = (0, false, 0, 1)
+            }
             Token::Str(text) => literal_bytes += text.len(),
             Token::String(text) => literal_bytes += text.len(),
             Token::BracketOpen => literal_bytes += 1,
@@ -107,10 +114,14 @@ fn check_tags(source: &str) -> Result<(), TextError> {
             _ => {}
         }
         if n_tokens > MAX_TAG_TOKENS {
-            return Err(template(format!("line {line}: a tag has more than {MAX_TAG_TOKENS} words and signs")));
+            return Err(template(format!(
+                "line {line}: a tag has more than {MAX_TAG_TOKENS} words and signs"
+            )));
         }
         if repeats && factor.saturating_mul(literal_bytes as u64) > MAX_SOURCE_BYTES as u64 {
-            return Err(template(format!("line {line}: a constant is repeated into more than {MAX_SOURCE_BYTES} bytes")));
+            return Err(template(format!(
+                "line {line}: a constant is repeated into more than {MAX_SOURCE_BYTES} bytes"
+            )));
         }
     }
     Ok(())
@@ -149,7 +160,9 @@ fn counted<'s>(old: &mut Instructions<'s>) -> Instructions<'s> {
             Instruction::JumpIfFalse(target) => add(Instruction::JumpIfFalse(moved(target))),
             Instruction::JumpIfFalseOrPop(target) => add(Instruction::JumpIfFalseOrPop(moved(target))),
             Instruction::JumpIfTrueOrPop(target) => add(Instruction::JumpIfTrueOrPop(moved(target))),
-            Instruction::BuildMacro(name, start, flags) => add(Instruction::BuildMacro(name, moved(start), flags)),
+            Instruction::BuildMacro(name, start, flags) => {
+                add(Instruction::BuildMacro(name, moved(start), flags))
+            }
             other => add(other),
         };
         if is_counted {
@@ -201,5 +214,7 @@ fn explained(error: &Error) -> TextError {
         ErrorKind::OutOfFuel => format!("takes more than {MAX_STEPS} steps"),
         kind => error.detail().map_or_else(|| kind.to_string(), |detail| format!("{kind}: {detail}")),
     };
-    template(error.line().filter(|&line| line > 0).map_or(what.clone(), |line| format!("line {line}: {what}")))
+    template(
+        error.line().filter(|&line| line > 0).map_or(what.clone(), |line| format!("line {line}: {what}")),
+    )
 }

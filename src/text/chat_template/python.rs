@@ -11,7 +11,9 @@ use minijinja::{Environment, Error, ErrorKind, Output, State, Value};
 use minijinja_contrib::pycompat::unknown_method_callback;
 
 use super::json::{invalid, tojson};
-use super::limits::{ITEM_BYTES, MAX_BUILT_BYTES, MAX_DEPTH, MAX_OUTPUT_BYTES, MAX_STEPS, MAX_TIME, MAX_WIDTH};
+use super::limits::{
+    ITEM_BYTES, MAX_BUILT_BYTES, MAX_DEPTH, MAX_OUTPUT_BYTES, MAX_STEPS, MAX_TIME, MAX_WIDTH,
+};
 use super::program::too_large;
 
 /// Names of the functions that stand in for instructions; no template can spell them.
@@ -100,12 +102,17 @@ pub(super) fn environment(now: jiff::civil::DateTime) -> Environment<'static> {
         jiff::fmt::strtime::format(format, now).map_err(|e| invalid(format!("strftime_now: {e}")))
     });
     environment.add_filter("tojson", tojson);
-    environment.add_filter("replace", |text: &Value, from: &str, to: &str| replace(&text_of(text)?, from, to, None));
-    environment.add_filter("join", |list: &Value, by: Option<&str>, attribute: Option<&str>, options: Kwargs| {
-        let attribute = attribute.map_or_else(|| options.get::<Option<&str>>("attribute"), |name| Ok(Some(name)))?;
-        let by = by.map_or_else(|| options.get::<Option<&str>>("d"), |by| Ok(Some(by)))?;
-        join(list, by.unwrap_or_default(), attribute)
-    });
+    environment
+        .add_filter("replace", |text: &Value, from: &str, to: &str| replace(&text_of(text)?, from, to, None));
+    environment.add_filter(
+        "join",
+        |list: &Value, by: Option<&str>, attribute: Option<&str>, options: Kwargs| {
+            let attribute =
+                attribute.map_or_else(|| options.get::<Option<&str>>("attribute"), |name| Ok(Some(name)))?;
+            let by = by.map_or_else(|| options.get::<Option<&str>>("d"), |by| Ok(Some(by)))?;
+            join(list, by.unwrap_or_default(), attribute)
+        },
+    );
     environment.add_filter("format", |format: &str, values: Rest<Value>| {
         check_widths(format)?;
         format_values(FormatStyle::Printf, format, &values)
@@ -134,7 +141,9 @@ fn multiply(left: &Value, right: &Value) -> Result<Value, Error> {
     for (repeated, times) in [(left, right), (right, left)] {
         let size = match repeated.kind() {
             ValueKind::String => repeated.as_str().unwrap_or_default().len(),
-            ValueKind::Seq | ValueKind::Iterable => repeated.len().unwrap_or(usize::MAX).saturating_mul(ITEM_BYTES),
+            ValueKind::Seq | ValueKind::Iterable => {
+                repeated.len().unwrap_or(usize::MAX).saturating_mul(ITEM_BYTES)
+            }
             _ => continue,
         };
         let n_times = usize::try_from(times.clone()).unwrap_or(0);
@@ -194,10 +203,18 @@ fn join(list: &Value, by: &str, attribute: Option<&str>) -> Result<String, Error
     Ok(out.out)
 }
 
-fn indent(text: &str, width: Option<Value>, first: Option<bool>, blank: Option<bool>, options: Kwargs) -> Result<String, Error> {
+fn indent(
+    text: &str,
+    width: Option<Value>,
+    first: Option<bool>,
+    blank: Option<bool>,
+    options: Kwargs,
+) -> Result<String, Error> {
     let width = width.map_or_else(|| options.get::<Option<Value>>("width"), |width| Ok(Some(width)))?;
-    let first = first.map_or_else(|| options.get::<Option<bool>>("first"), |first| Ok(Some(first)))?.unwrap_or(false);
-    let blank = blank.map_or_else(|| options.get::<Option<bool>>("blank"), |blank| Ok(Some(blank)))?.unwrap_or(false);
+    let first =
+        first.map_or_else(|| options.get::<Option<bool>>("first"), |first| Ok(Some(first)))?.unwrap_or(false);
+    let blank =
+        blank.map_or_else(|| options.get::<Option<bool>>("blank"), |blank| Ok(Some(blank)))?.unwrap_or(false);
     options.assert_all_used()?;
     let prefix = match width {
         None => " ".repeat(4),
@@ -229,9 +246,12 @@ fn method(state: &mut State<'_, '_>, value: &Value, name: &str, args: &[Value]) 
         ("join", ..) if args.len() == 1 => join(&args[0], text, None)?.into(),
         ("removeprefix", Some(prefix), None) => text.strip_prefix(prefix).unwrap_or(text).into(),
         ("removesuffix", Some(suffix), None) => text.strip_suffix(suffix).unwrap_or(text).into(),
-        ("isspace", ..) if args.is_empty() => (!text.is_empty() && text.chars().all(char::is_whitespace)).into(),
+        ("isspace", ..) if args.is_empty() => {
+            (!text.is_empty() && text.chars().all(char::is_whitespace)).into()
+        }
         ("rsplit", Some(by), None) => {
-            let at_most = args.get(1).and_then(|n| usize::try_from(n.clone()).ok()).map_or(usize::MAX, |n| n + 1);
+            let at_most =
+                args.get(1).and_then(|n| usize::try_from(n.clone()).ok()).map_or(usize::MAX, |n| n + 1);
             let mut parts: Vec<Value> = text.rsplitn(at_most, by).map(Value::from).collect();
             parts.reverse();
             parts.into()

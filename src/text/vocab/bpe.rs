@@ -212,7 +212,13 @@ impl Bpe {
         parts.clear();
         let mut push = |symbol: u32, start: usize, len: usize| {
             let at = parts.len() as u32;
-            parts.push(Part { symbol, start: start as u32, len: len as u32, prev: at.wrapping_sub(1), next: at + 1 });
+            parts.push(Part {
+                symbol,
+                start: start as u32,
+                len: len as u32,
+                prev: at.wrapping_sub(1),
+                next: at + 1,
+            });
         };
         if self.rules.raw {
             for (start, c) in piece.char_indices() {

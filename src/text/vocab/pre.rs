@@ -73,8 +73,18 @@ macro_rules! han {
 macro_rules! cased_word {
     ($letter:literal, $ending:expr) => {
         concat!(
-            r"[^\r\n\p{L}\p{N}]?[", $letter, r"&&[^a-z]]*[", $letter, r"&&[^A-Z]]+", $ending,
-            r"|[^\r\n\p{L}\p{N}]?[", $letter, r"&&[^a-z]]+[", $letter, r"&&[^A-Z]]*", $ending
+            r"[^\r\n\p{L}\p{N}]?[",
+            $letter,
+            r"&&[^a-z]]*[",
+            $letter,
+            r"&&[^A-Z]]+",
+            $ending,
+            r"|[^\r\n\p{L}\p{N}]?[",
+            $letter,
+            r"&&[^a-z]]+[",
+            $letter,
+            r"&&[^A-Z]]*",
+            $ending
         )
     };
 }
@@ -86,10 +96,8 @@ macro_rules! marked_word {
 }
 
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+";
-const LLAMA3: &str = concat!(
-    contraction!(),
-    r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+"
-);
+const LLAMA3: &str =
+    concat!(contraction!(), r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+");
 const QWEN2: &str =
     concat!(contraction!(), r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+");
 const QWEN35: &str = concat!(
@@ -109,8 +117,7 @@ const EXAONE_MOE: &str = concat!(
     contraction!(),
     r"|[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|\s+"
 );
-const TEKKEN: &str =
-    concat!(cased_word!(r"\p{L}", ""), r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+");
+const TEKKEN: &str = concat!(cased_word!(r"\p{L}", ""), r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+");
 const GPT4O: &str = concat!(
     cased_word!(r"\p{L}", concat!(contraction!(), "?")),
     r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+"
@@ -119,8 +126,7 @@ const GRANITE_MULTI: &str = concat!(
     cased_word!(r"\p{L}\p{M}", concat!(contraction!(), "?")),
     r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+"
 );
-const TINY_AYA: &str =
-    concat!(marked_word!(), r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+");
+const TINY_AYA: &str = concat!(marked_word!(), r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+");
 const YOUTU: &str = concat!(marked_word!(), r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+");
 const YOUTU_SCRIPTS: &str = concat!(
     r"[\u{AC00}-\u{D7A3}\u{3131}-\u{318E}]+",
@@ -128,8 +134,7 @@ const YOUTU_SCRIPTS: &str = concat!(
     r"\u{3001}-\u{303F}\u{FE30}-\u{FE4F}]+",
     r"|[\u{3105}-\u{312F}]+|[\u{4E00}-\u{9FA5}\u{3040}-\u{309F}\u{30A0}-\u{30FF}]+",
 );
-const DEEPSEEK3: &str =
-    concat!(punctuated_word!(), r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+");
+const DEEPSEEK3: &str = concat!(punctuated_word!(), r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+");
 const SPARK: &str = concat!(punctuated_word!(), r"| ?[\p{P}\p{S}]+|[\r\n]|\s+");
 const CJK: &str = r"[\u{4E00}-\u{9FA5}\u{3040}-\u{309F}\u{30A0}-\u{30FF}]+";
 const DEEPSEEK_CJK: &str = r"[\u{4E00}-\u{9FA5}\u{800}-\u{4E00}\u{AC00}-\u{D7FF}]+";
@@ -156,10 +161,16 @@ const DEEPSEEK_LETTERS: &str = concat!(
     r"\u{104D8}-\u{104FB}\u{10C80}-\u{10CB2}\u{10CC0}-\u{10CF2}\u{118A0}-\u{118DF}",
     r"\u{1E900}-\u{1E943}]+",
 );
-const DEEPSEEK_PUNCTUATION: &str = r"\s?[!-/:-~\u{FF01}-\u{FF0F}\u{FF1A}-\u{FF5E}\u{2018}-\u{201F}\u{3000}-\u{3002}]+";
+const DEEPSEEK_PUNCTUATION: &str =
+    r"\s?[!-/:-~\u{FF01}-\u{FF0F}\u{FF1A}-\u{FF5E}\u{2018}-\u{201F}\u{3000}-\u{3002}]+";
 const BLOOM: &str = r" ?[^(\s|.,!?)\u{2026}\u{3002}\u{FF0C}\u{3001}\u{964}\u{6D4}\u{60C}]+";
 const KIMI: &str = concat!(
-    "[", han!(), r"]+|[^\r\n\p{L}\p{N}]?[\p{L}&&[^", han!(), "]]+", contraction!(),
+    "[",
+    han!(),
+    r"]+|[^\r\n\p{L}\p{N}]?[\p{L}&&[^",
+    han!(),
+    "]]+",
+    contraction!(),
     r"?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+"
 );
 const LINES: &str = r"[^\n]+|\n+";
@@ -204,14 +215,13 @@ fn family(name: &str) -> Option<(&'static [Cut], Rules)> {
         "dbrx" | "smaug-bpe" | "glm4" | "chatglm-bpe" => (&[W(LLAMA3, LeaveLastAfterLine)], plain),
         "jais-2" => (&[W(LLAMA3, PowersAfterLine)], plain),
         "gpt-2" | "phi-2" | "jina-es" | "jina-de" | "gigachat" | "jina-v2-es" | "jina-v2-de" | "a.x-4.0"
-        | "mellum" | "modern-bert" | "jina-v1-en" | "jina-v2-code" | "roberta-bpe" | "mpt" | "olmo" | "jais"
-        | "trillion" | "granite-docling" | "exaone4" => (&[W(GPT2, LeaveLast)], plain),
-        "starcoder" | "refact" | "command-r" | "smollm" | "codeshell" | "exaone" | "minerva-7b" | "mellum2" => {
-            (&[P(r"\p{N}"), W(GPT2, LeaveLast)], plain)
-        }
+        | "mellum" | "modern-bert" | "jina-v1-en" | "jina-v2-code" | "roberta-bpe" | "mpt" | "olmo"
+        | "jais" | "trillion" | "granite-docling" | "exaone4" => (&[W(GPT2, LeaveLast)], plain),
+        "starcoder" | "refact" | "command-r" | "smollm" | "codeshell" | "exaone" | "minerva-7b"
+        | "mellum2" => (&[P(r"\p{N}"), W(GPT2, LeaveLast)], plain),
         "falcon" => (&[P(FALCON_PUNCTUATION), W(GPT2, LeaveLast), P("[0-9][0-9][0-9]")], plain),
-        "qwen2" | "deepseek-r1-qwen" | "kormo" | "f2llmv2" | "megrez" | "stablelm2" | "hunyuan" | "solar-open"
-        | "grok-2" => (&[W(QWEN2, LeaveLastAfterLine)], plain),
+        "qwen2" | "deepseek-r1-qwen" | "kormo" | "f2llmv2" | "megrez" | "stablelm2" | "hunyuan"
+        | "solar-open" | "grok-2" => (&[W(QWEN2, LeaveLastAfterLine)], plain),
         "qwen35" => (&[W(QWEN35, LeaveLastAfterLine)], plain),
         "laguna" => (&[P(LINES), W(QWEN2, LeaveLastAfterLine)], plain),
         "ufakzeka" => (&[W(UFAKZEKA, LeaveLastAfterLine)], plain),
@@ -305,8 +315,10 @@ impl Stage {
             Self::DigitGroups => {
                 for (run_start, run_end) in digit_runs(text) {
                     emit(start, run_start);
-                    let ends: Vec<usize> =
-                        text[run_start..run_end].char_indices().map(|(i, c)| run_start + i + c.len_utf8()).collect();
+                    let ends: Vec<usize> = text[run_start..run_end]
+                        .char_indices()
+                        .map(|(i, c)| run_start + i + c.len_utf8())
+                        .collect();
                     start = run_start;
                     for (i, &end) in ends.iter().enumerate() {
                         if (ends.len() - 1 - i).is_multiple_of(3) {
@@ -376,7 +388,10 @@ mod tests {
         assert_eq!(cut("qwen2", "x\t\tY\u{A0}\u{A0}z"), "x|\t|\tY|\u{A0}|\u{A0}z");
         assert_eq!(cut("llama-bpe", "a\n\n  b"), "a|\n\n| | b");
         assert_eq!(cut("gpt-2", "a\n\n  b"), "a|\n\n | b");
-        assert_eq!(cut("jais-2", &format!("a{}b", " ".repeat(8))), format!("a|{}|{}|{}| b", " ".repeat(4), "  ", " "));
+        assert_eq!(
+            cut("jais-2", &format!("a{}b", " ".repeat(8))),
+            format!("a|{}|{}|{}| b", " ".repeat(4), "  ", " ")
+        );
     }
 
     #[test]
@@ -409,12 +424,41 @@ mod tests {
 
     #[test]
     fn every_family_compiles_and_keeps_every_character() {
-        const TEXT: &str = "  It's 1,234.5 — «Größe» ~ $x^2 | don't!\r\n\n\t日本語の文 ก็คือ 한국어 🙂🙂 \u{85}\u{3000}end  ";
+        const TEXT: &str =
+            "  It's 1,234.5 — «Größe» ~ $x^2 | don't!\r\n\n\t日本語の文 ก็คือ 한국어 🙂🙂 \u{85}\u{3000}end  ";
         for name in [
-            "default", "llama-bpe", "dbrx", "jais-2", "gpt-2", "starcoder", "falcon", "qwen2", "qwen35", "laguna",
-            "ufakzeka", "minicpm5", "seed-coder", "bailingmoe", "exaone-moe", "tekken", "gpt-4o",
-            "granite-embed-multi-97m", "tiny_aya", "youtu", "deepseek-llm", "deepseek-coder", "deepseek-v3",
-            "spark2_5", "afmoe", "superbpe", "bloom", "viking", "chameleon", "kimi-k2", "gemma4", "sarvam-moe",
+            "default",
+            "llama-bpe",
+            "dbrx",
+            "jais-2",
+            "gpt-2",
+            "starcoder",
+            "falcon",
+            "qwen2",
+            "qwen35",
+            "laguna",
+            "ufakzeka",
+            "minicpm5",
+            "seed-coder",
+            "bailingmoe",
+            "exaone-moe",
+            "tekken",
+            "gpt-4o",
+            "granite-embed-multi-97m",
+            "tiny_aya",
+            "youtu",
+            "deepseek-llm",
+            "deepseek-coder",
+            "deepseek-v3",
+            "spark2_5",
+            "afmoe",
+            "superbpe",
+            "bloom",
+            "viking",
+            "chameleon",
+            "kimi-k2",
+            "gemma4",
+            "sarvam-moe",
         ] {
             cut(name, TEXT);
             cut(name, "");

@@ -55,7 +55,11 @@ impl Ord for Pair {
 }
 
 impl Spm {
-    pub(super) fn from_gguf(gguf: &Gguf, tokens: &Tokens, unknown: Option<TokenId>) -> Result<Self, TextError> {
+    pub(super) fn from_gguf(
+        gguf: &Gguf,
+        tokens: &Tokens,
+        unknown: Option<TokenId>,
+    ) -> Result<Self, TextError> {
         const KEY: &str = "tokenizer.ggml.scores";
         let scores = match (gguf.get(KEY), gguf.f32s(KEY), gguf.i32s(KEY)) {
             (None, _, _) => vec![0.0; tokens.len()],
@@ -67,7 +71,11 @@ impl Spm {
             let (n, n_tokens) = (scores.len(), tokens.len());
             return Err(malformed(format!("{KEY} has {n} entries for {n_tokens} tokens")));
         }
-        let plain = || tokens.iter().filter(|(_, _, kind)| matches!(kind, Kind::Normal | Kind::UserDefined | Kind::Unused));
+        let plain = || {
+            tokens
+                .iter()
+                .filter(|(_, _, kind)| matches!(kind, Kind::Normal | Kind::UserDefined | Kind::Unused))
+        };
         Ok(Self {
             // Adding zero makes -0.0 and 0.0 one score.
             scores: scores.into_iter().map(|score| score + 0.0).collect(),
@@ -102,7 +110,12 @@ impl Spm {
         let mut parts: Vec<Part> = text
             .char_indices()
             .enumerate()
-            .map(|(i, (start, c))| Part { start, len: c.len_utf8(), prev: i.checked_sub(1), next: Some(i + 1) })
+            .map(|(i, (start, c))| Part {
+                start,
+                len: c.len_utf8(),
+                prev: i.checked_sub(1),
+                next: Some(i + 1),
+            })
             .collect();
         let Some(last) = parts.last_mut() else { return };
         last.next = None;
@@ -130,13 +143,22 @@ impl Spm {
             let word = &text[start..start + len];
             match tokens.plain_id(word) {
                 Some(id) => out.push(id),
-                None => out.extend(word.bytes().filter_map(|byte| self.byte_ids[byte as usize].or(self.unknown))),
+                None => {
+                    out.extend(word.bytes().filter_map(|byte| self.byte_ids[byte as usize].or(self.unknown)))
+                }
             }
             at = next;
         }
     }
 
-    fn offer(&self, tokens: &Tokens, text: &str, parts: &[Part], left: Option<usize>, queue: &mut BinaryHeap<Pair>) {
+    fn offer(
+        &self,
+        tokens: &Tokens,
+        text: &str,
+        parts: &[Part],
+        left: Option<usize>,
+        queue: &mut BinaryHeap<Pair>,
+    ) {
         let Some((left, right)) = left.and_then(|left| Some((left, parts[left].next?))) else { return };
         let len = parts[left].len + parts[right].len;
         if len > self.max_token_bytes {

@@ -140,7 +140,9 @@ impl Tokens {
             .ok_or_else(|| malformed("tokenizer.ggml.tokens is missing or not a list of strings"))?;
         let n_tokens = list.len();
         if n_tokens == 0 || n_tokens > MAX_TOKENS {
-            return Err(malformed(format!("tokenizer.ggml.tokens has {n_tokens} tokens; the limit is {MAX_TOKENS}")));
+            return Err(malformed(format!(
+                "tokenizer.ggml.tokens has {n_tokens} tokens; the limit is {MAX_TOKENS}"
+            )));
         }
         let mut texts: Vec<Arc<str>> = Vec::with_capacity(n_tokens);
         let mut ids = HashMap::with_capacity(n_tokens);
@@ -206,7 +208,11 @@ impl Tokens {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (TokenId, &str, Kind)> {
-        self.texts.iter().zip(&self.kinds).enumerate().map(|(id, (text, kind))| (id as TokenId, &**text, *kind))
+        self.texts
+            .iter()
+            .zip(&self.kinds)
+            .enumerate()
+            .map(|(id, (text, kind))| (id as TokenId, &**text, *kind))
     }
 
     fn correct_kinds(&mut self) {
@@ -226,7 +232,8 @@ impl Tokens {
     fn find_ends(&mut self, gguf: &Gguf) {
         let by_key = END_KEYS.iter().filter_map(|key| gguf.u32(key)).filter(|&id| (id as usize) < self.len());
         let by_text = END_TEXTS.iter().chain(END_FIM_TEXTS).filter_map(|text| self.id(text));
-        let mut ends: Vec<TokenId> = by_key.chain(by_text).filter(|&id| self.kind(id) != Kind::Normal).collect();
+        let mut ends: Vec<TokenId> =
+            by_key.chain(by_text).filter(|&id| self.kind(id) != Kind::Normal).collect();
         ends.extend(special_id(gguf, "eos", self));
         ends.sort_unstable();
         ends.dedup();
@@ -263,7 +270,10 @@ pub(super) fn special_id(gguf: &Gguf, name: &str, tokens: &Tokens) -> Option<Tok
         ("gpt2", "bos" | "eos") => Some(11).filter(|&id| tokens.kind(id) == Kind::Control),
         _ => None,
     };
-    given.filter(|&id| (id as usize) < tokens.len()).or_else(default).filter(|&id| (id as usize) < tokens.len())
+    given
+        .filter(|&id| (id as usize) < tokens.len())
+        .or_else(default)
+        .filter(|&id| (id as usize) < tokens.len())
 }
 
 pub(super) fn malformed(problem: impl Into<String>) -> TextError {
