@@ -4,17 +4,22 @@
 //! hyperparameters, `kv` owns what is remembered per sequence, `candle` runs the forward pass on candle tensors.
 //! Nothing here knows text, sampling, users or HTTP; a token is a number.
 
+mod candle;
 pub mod config;
 pub mod gguf;
+mod kv;
+mod memory;
 mod weights;
 
+use std::fmt;
 use std::path::PathBuf;
 
 pub use config::ModelConfig;
 pub use gguf::Gguf;
 
 /// Values of `general.architecture` that a runner here computes.
-pub const SUPPORTED_ARCHITECTURES: &[&str] = &["llama", "qwen2", "qwen3", "gemma3", "phi3"];
+pub const SUPPORTED_ARCHITECTURES: &[&str] =
+    &["llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "phi3", "smollm3", "granite"];
 
 /// Where the forward pass runs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -26,6 +31,16 @@ pub enum Device {
     Cuda,
     /// Apple's GPU; needs a build with the `metal` feature.
     Metal,
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cpu => "cpu",
+            Self::Cuda => "cuda",
+            Self::Metal => "metal",
+        })
+    }
 }
 
 /// What a model is loaded for.
@@ -47,8 +62,23 @@ pub struct LoadOptions {
 /// [`ModelError::Unsupported`] for an architecture, tensor type or device that this build does not run;
 /// [`ModelError::Malformed`] when the metadata contradict each other or the tensors; [`ModelError::TooLarge`] when
 /// weights and KV cache would not fit into memory.
-pub fn load(_gguf: &Gguf, _options: &LoadOptions) -> Result<Box<dyn Model>, ModelError> {
-    todo!()
+pub fn load(gguf: &Gguf, options: &LoadOptions) -> Result<Box<dyn Model>, ModelError> {
+    size_thread_pool(options.n_threads);
+    Ok(Box::new(candle::CandleModel::load(gguf, options)?))
+}
+
+/// Gives candle's elementwise kernels `n_threads` threads. Its pool lives as long as the process, so the first model
+/// decides; its quantized matrix products have a pool of their own, sized by the machine's cores.
+fn size_thread_pool(n_threads: usize) {
+    let n_threads = n_threads.max(1);
+    let built = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build_global();
+    if built.is_err() && rayon::current_num_threads() != n_threads {
+        tracing::warn!(
+            asked = n_threads,
+            kept = rayon::current_num_threads(),
+            "the thread pool exists already and keeps its size"
+        );
+    }
 }
 
 /// A vocabulary entry.

@@ -27,10 +27,6 @@ impl<'a> Reader<'a> {
         self.pos
     }
 
-    pub(super) fn remaining(&self) -> usize {
-        self.bytes.len() - self.pos
-    }
-
     /// Takes `len` bytes and returns where they lie.
     pub(super) fn take(&mut self, len: u64, what: &str) -> Result<Range<usize>, ModelError> {
         let end = usize::try_from(len)

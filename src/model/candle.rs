@@ -1,0 +1,253 @@
+//! The forward pass of dense transformers on candle tensors: the reference path, on any device that candle has.
+//!
+//! One pass serves all architectures; what differs between them stands in [`ModelConfig`] and in which tensors the
+//! file has. Rows of all sequences go through the linear layers together, and part only for attention.
+
+mod attention;
+mod block;
+mod tensors;
+
+use std::sync::Arc;
+
+use candle_core::quantized::QTensor;
+use candle_core::{Device, Module, Tensor};
+use candle_transformers::quantized_nn::{Linear, RmsNorm};
+
+use super::config::Rope;
+use super::kv::{KvCache, Sequences};
+use super::memory::{self, Need};
+use super::{
+    Batch, Gguf, LoadOptions, Logits, LogitsFor, Model, ModelConfig, ModelError, SeqId, TokenId, gguf,
+};
+use attention::{Masks, soft_cap};
+use block::Block;
+use tensors::Tensors;
+
+/// A model on candle tensors.
+pub(super) struct CandleModel {
+    config: ModelConfig,
+    device: Device,
+    token_embedding: Arc<QTensor>,
+    blocks: Vec<Block>,
+    output_norm: RmsNorm,
+    output: Linear,
+    sequences: Sequences,
+}
+
+/// What one call of [`Model::step`] carries through the layers.
+struct Step<'a> {
+    device: &'a Device,
+    /// Position of every row in its own sequence.
+    positions: Vec<usize>,
+    spans: Vec<Span<'a>>,
+    masks: Masks,
+    /// Angles of all rows, for the rotary embeddings met so far: two at most.
+    tables: Vec<(&'a Rope, Tensor, Tensor)>,
+}
+
+/// The rows of one sequence.
+struct Span<'a> {
+    start: usize,
+    len: usize,
+    cache: &'a KvCache,
+}
+
+fn backend(error: candle_core::Error) -> ModelError {
+    ModelError::Backend(error.to_string())
+}
+
+fn open_device(device: super::Device) -> Result<Device, ModelError> {
+    let opened = match device {
+        super::Device::Cpu => return Ok(Device::Cpu),
+        super::Device::Cuda => Device::new_cuda(0),
+        super::Device::Metal => Device::new_metal(0),
+    };
+    opened.map_err(|error| ModelError::Unsupported(format!("device {device}: {error}")))
+}
+
+impl CandleModel {
+    pub(super) fn load(gguf: &Gguf, options: &LoadOptions) -> Result<Self, ModelError> {
+        let config = ModelConfig::from_gguf(gguf, options.n_ctx)?;
+        tensors::check_types(gguf)?;
+        check_layers(gguf, &config)?;
+        let device = open_device(options.device)?;
+        if device.is_cpu() {
+            memory::check(&Need {
+                weight_bytes: tensors::resident_bytes(gguf),
+                kv_bytes_per_token: config.kv_bytes_per_token() as u64,
+                n_ctx: config.n_ctx as u64,
+                n_sequences: options.max_sequences as u64,
+            })?;
+        }
+        let tensors = Tensors::new(gguf, &device);
+        let c = &config;
+        let token_embedding = Arc::new(tensors.get("token_embd.weight", &[c.n_embd, c.n_vocab])?);
+        let output = if tensors.has("output.weight") {
+            tensors.linear("output", c.n_embd, c.n_vocab)?
+        } else {
+            Linear::from_arc(Arc::clone(&token_embedding), None).map_err(backend)?
+        };
+        let blocks =
+            (0..c.n_layer).map(|layer| Block::load(&tensors, c, layer)).collect::<Result<Vec<_>, _>>()?;
+        let output_norm = tensors.norm("output_norm", c.n_embd, c.norm_eps)?;
+        tensors.finish()?;
+        let sequences = Sequences::new(options.max_sequences);
+        Ok(Self { config, device, token_embedding, blocks, output_norm, output, sequences })
+    }
+
+    /// Refuses a batch that cannot be computed, before anything changes.
+    fn check(&self, batch: &Batch<'_>) -> Result<(), ModelError> {
+        let refuse = |text: String| Err(ModelError::Backend(text));
+        for (i, chunk) in batch.iter().enumerate() {
+            let Some(cache) = self.sequences.get(chunk.seq) else {
+                return refuse(format!("sequence {} does not exist", chunk.seq.0));
+            };
+            if batch[..i].iter().any(|earlier| earlier.seq == chunk.seq) {
+                return refuse(format!("sequence {} stands twice in a batch", chunk.seq.0));
+            }
+            if chunk.tokens.is_empty() {
+                return refuse(format!("sequence {} got no tokens", chunk.seq.0));
+            }
+            let (len, n, n_ctx) = (cache.len(), chunk.tokens.len(), self.config.n_ctx);
+            if n > n_ctx - len {
+                return refuse(format!("{n} tokens after {len} positions pass the context of {n_ctx}"));
+            }
+            if let Some(id) = chunk.tokens.iter().find(|&&id| id as usize >= self.config.n_vocab) {
+                return refuse(format!("token {id}, the vocabulary has {}", self.config.n_vocab));
+            }
+        }
+        Ok(())
+    }
+
+    fn forward(&self, batch: &Batch<'_>) -> candle_core::Result<Logits> {
+        let c = &self.config;
+        let mut step = Step {
+            device: &self.device,
+            positions: Vec::new(),
+            spans: Vec::with_capacity(batch.len()),
+            masks: Masks::default(),
+            tables: Vec::new(),
+        };
+        let mut ids: Vec<TokenId> = Vec::new();
+        let mut wanted: Vec<u32> = Vec::new();
+        for chunk in batch {
+            let Some(cache) = self.sequences.get(chunk.seq) else { continue };
+            let (start, len) = (ids.len(), chunk.tokens.len());
+            step.positions.extend(cache.len()..cache.len() + len);
+            step.spans.push(Span { start, len, cache });
+            ids.extend_from_slice(chunk.tokens);
+            match chunk.logits {
+                LogitsFor::None => {}
+                LogitsFor::Last => wanted.push((start + len - 1) as u32),
+                LogitsFor::All => wanted.extend(start as u32..(start + len) as u32),
+            }
+        }
+        let n_rows = ids.len();
+        let ids = Tensor::from_vec(ids, n_rows, &self.device)?;
+        let mut x = self.token_embedding.embedding(&ids)?; // (n_rows, n_embd)
+        if c.embedding_scale != 1.0 {
+            x = (x * f64::from(c.embedding_scale))?;
+        }
+        for block in &self.blocks {
+            x = block.forward(&x, c, &mut step)?;
+        }
+        if wanted.is_empty() {
+            return Ok(Logits { data: Vec::new(), n_vocab: c.n_vocab });
+        }
+        if wanted.len() < n_rows {
+            let n_wanted = wanted.len();
+            x = x.index_select(&Tensor::from_vec(wanted, n_wanted, &self.device)?, 0)?;
+        }
+        let mut logits = self.output.forward(&self.output_norm.forward(&x)?)?; // (n_wanted, n_vocab)
+        if c.logit_scale != 1.0 {
+            logits = (logits * f64::from(c.logit_scale))?;
+        }
+        if let Some(cap) = c.logit_softcap {
+            logits = soft_cap(&logits, cap)?;
+        }
+        Ok(Logits { data: logits.flatten_all()?.to_vec1()?, n_vocab: c.n_vocab })
+    }
+}
+
+/// Blocks of the file against the metadata, before a loop over them: a missing one is named as what it is.
+fn check_layers(gguf: &Gguf, config: &ModelConfig) -> Result<(), ModelError> {
+    let layer_of = |tensor: &gguf::TensorInfo| -> Option<usize> {
+        tensor.name.strip_prefix("blk.")?.split('.').next()?.parse().ok()
+    };
+    let found = gguf.tensors().filter_map(layer_of).max().map_or(0, |last| last.saturating_add(1));
+    if found != config.n_layer {
+        return Err(ModelError::Malformed(format!(
+            "block_count is {}, the tensors are of {found} blocks",
+            config.n_layer
+        )));
+    }
+    Ok(())
+}
+
+impl<'a> Step<'a> {
+    /// Cosines and sines of every row, each `(n_rows, n_dims / 2)`.
+    fn rope_tables(&mut self, rope: &'a Rope) -> candle_core::Result<(Tensor, Tensor)> {
+        if let Some((_, cos, sin)) = self.tables.iter().find(|(known, ..)| std::ptr::eq(*known, rope)) {
+            return Ok((cos.clone(), sin.clone()));
+        }
+        let shape = (self.positions.len(), rope.inv_freq.len());
+        let (cos, sin) = rope.tables(&self.positions);
+        let cos = Tensor::from_vec(cos, shape, self.device)?;
+        let sin = Tensor::from_vec(sin, shape, self.device)?;
+        self.tables.push((rope, cos.clone(), sin.clone()));
+        Ok((cos, sin))
+    }
+}
+
+impl Model for CandleModel {
+    fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    fn backend(&self) -> String {
+        let device = match self.device {
+            Device::Cpu => "cpu",
+            Device::Cuda(_) => "cuda",
+            Device::Metal(_) => "metal",
+        };
+        format!("candle {device}")
+    }
+
+    fn new_sequence(&mut self) -> Result<SeqId, ModelError> {
+        self.sequences.create()
+    }
+
+    fn free_sequence(&mut self, seq: SeqId) {
+        self.sequences.free(seq);
+    }
+
+    fn seq_len(&self, seq: SeqId) -> usize {
+        self.sequences.get(seq).map_or(0, KvCache::len)
+    }
+
+    fn truncate(&mut self, seq: SeqId, len: usize) {
+        if let Some(cache) = self.sequences.get_mut(seq) {
+            cache.truncate(len);
+        }
+    }
+
+    fn step(&mut self, batch: &Batch<'_>) -> Result<Logits, ModelError> {
+        self.check(batch)?;
+        if batch.is_empty() {
+            return Ok(Logits { data: Vec::new(), n_vocab: self.config.n_vocab });
+        }
+        for chunk in batch {
+            if let Some(cache) = self.sequences.get_mut(chunk.seq) {
+                cache.reserve(chunk.tokens.len(), &self.config, &self.device).map_err(backend)?;
+            }
+        }
+        // Rows written by a step that then fails are not counted, so the next one writes over them.
+        let logits = self.forward(batch).map_err(backend)?;
+        for chunk in batch {
+            if let Some(cache) = self.sequences.get_mut(chunk.seq) {
+                cache.advance(chunk.tokens.len());
+            }
+        }
+        Ok(logits)
+    }
+}

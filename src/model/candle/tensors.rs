@@ -1,0 +1,179 @@
+//! Takes tensors out of a GGUF file by name and shape, and notices those that nobody asked for.
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use candle_core::quantized::{GgmlDType, QStorage, QTensor};
+use candle_core::{Device, Tensor};
+use candle_transformers::quantized_nn::{Linear, RmsNorm};
+
+use super::backend;
+use crate::model::ModelError;
+use crate::model::gguf::{Gguf, TensorInfo, TensorType};
+
+/// The types that candle multiplies with, by their number in the format.
+fn candle_type(tensor_type: TensorType) -> Option<GgmlDType> {
+    Some(match tensor_type.number() {
+        0 => GgmlDType::F32,
+        1 => GgmlDType::F16,
+        2 => GgmlDType::Q4_0,
+        3 => GgmlDType::Q4_1,
+        6 => GgmlDType::Q5_0,
+        7 => GgmlDType::Q5_1,
+        8 => GgmlDType::Q8_0,
+        10 => GgmlDType::Q2K,
+        11 => GgmlDType::Q3K,
+        12 => GgmlDType::Q4K,
+        13 => GgmlDType::Q5K,
+        14 => GgmlDType::Q6K,
+        30 => GgmlDType::BF16,
+        _ => return None,
+    })
+}
+
+/// Refuses a file with a tensor type that candle does not compute, before anything is allocated for it.
+pub(super) fn check_types(gguf: &Gguf) -> Result<(), ModelError> {
+    match gguf.tensors().find(|tensor| candle_type(tensor.tensor_type).is_none()) {
+        None => Ok(()),
+        Some(tensor) => Err(ModelError::Unsupported(format!(
+            "tensor {} has type {}; computed are F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 and Q2_K to Q6_K",
+            tensor.name, tensor.tensor_type
+        ))),
+    }
+}
+
+/// Bytes that the weights will take here. Floats become 32-bit, and candle keeps a second, rearranged copy of the
+/// types that it has wide kernels for.
+pub(super) fn resident_bytes(gguf: &Gguf) -> u64 {
+    gguf.tensors()
+        .map(|tensor| {
+            let bytes = tensor.size_bytes() as u64;
+            match candle_type(tensor.tensor_type) {
+                Some(GgmlDType::F16 | GgmlDType::BF16 | GgmlDType::Q8_0) => 2 * bytes,
+                Some(GgmlDType::Q4K | GgmlDType::Q6K) => bytes * 5 / 2,
+                _ => bytes,
+            }
+        })
+        .sum()
+}
+
+/// The tensors of one file on their way to one device.
+pub(super) struct Tensors<'a> {
+    gguf: &'a Gguf,
+    device: &'a Device,
+    taken: RefCell<HashSet<&'a str>>,
+}
+
+impl<'a> Tensors<'a> {
+    pub(super) fn new(gguf: &'a Gguf, device: &'a Device) -> Self {
+        Self { gguf, device, taken: RefCell::default() }
+    }
+
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.gguf.tensor(name).is_some()
+    }
+
+    /// The tensor of that name, whose dimensions in the file's order must be `dims`.
+    pub(super) fn get(&self, name: &str, dims: &[usize]) -> Result<QTensor, ModelError> {
+        let Some(info) = self.gguf.tensor(name) else {
+            return Err(ModelError::Malformed(format!("tensor {name} is missing")));
+        };
+        if info.dims != dims {
+            return Err(ModelError::Malformed(format!(
+                "tensor {name} is {:?}, the metadata ask for {dims:?}",
+                info.dims
+            )));
+        }
+        self.taken.borrow_mut().insert(&info.name);
+        self.read(info)
+    }
+
+    fn read(&self, info: &TensorInfo) -> Result<QTensor, ModelError> {
+        let Some(dtype) = candle_type(info.tensor_type) else {
+            return Err(ModelError::Unsupported(format!(
+                "tensor {} has type {}",
+                info.name, info.tensor_type
+            )));
+        };
+        let bytes = Aligned::new(self.gguf.tensor_data(info));
+        let shape: Vec<usize> = info.dims.iter().rev().copied().collect();
+        let storage = QStorage::from_data(Cow::Borrowed(bytes.get()), self.device, dtype).map_err(backend)?;
+        QTensor::new(storage, shape).map_err(backend)
+    }
+
+    /// A vector, as 32-bit floats.
+    pub(super) fn vector(&self, name: &str, n: usize) -> Result<Tensor, ModelError> {
+        self.get(name, &[n])?.dequantize(self.device).map_err(backend)
+    }
+
+    /// `x -> W x + b`, the bias where the file has one. `name` goes without `.weight`.
+    pub(super) fn linear(&self, name: &str, n_in: usize, n_out: usize) -> Result<Linear, ModelError> {
+        let weight = Arc::new(self.get(&format!("{name}.weight"), &[n_in, n_out])?);
+        let bias = format!("{name}.bias");
+        let bias = if self.has(&bias) { Some(self.vector(&bias, n_out)?) } else { None };
+        Linear::from_arc(weight, bias).map_err(backend)
+    }
+
+    /// An RMS norm. `name` goes without `.weight`.
+    pub(super) fn norm(&self, name: &str, n: usize, eps: f32) -> Result<RmsNorm, ModelError> {
+        let weight = self.get(&format!("{name}.weight"), &[n])?;
+        RmsNorm::from_qtensor(weight, f64::from(eps)).map_err(backend)
+    }
+
+    /// As [`Self::norm`], where the file has it.
+    pub(super) fn optional_norm(
+        &self,
+        name: &str,
+        n: usize,
+        eps: f32,
+    ) -> Result<Option<RmsNorm>, ModelError> {
+        if self.has(&format!("{name}.weight")) { self.norm(name, n, eps).map(Some) } else { Ok(None) }
+    }
+
+    /// A tensor left over means a model that computes something else than we do: refused, because the text it would
+    /// write looks almost right.
+    pub(super) fn finish(self) -> Result<(), ModelError> {
+        const READ_BY_CONFIG: &[&str] =
+            &["rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"];
+        let taken = self.taken.borrow();
+        let left = self.gguf.tensors().map(|tensor| tensor.name.as_str()).find(|name| {
+            !taken.contains(name) && !READ_BY_CONFIG.contains(name) && !name.ends_with(".rope_freqs.weight")
+        });
+        match left {
+            None => Ok(()),
+            Some(name) => Err(ModelError::Unsupported(format!(
+                "tensor {name} has no place in a model of architecture {}",
+                self.gguf.architecture()
+            ))),
+        }
+    }
+}
+
+/// Bytes at an address that any block type may stand at: those of a mapping do already, those of the binary may not.
+struct Aligned<'a> {
+    bytes: Cow<'a, [u8]>,
+    start: usize,
+    len: usize,
+}
+
+/// The largest alignment among the block types, with room to spare.
+const BLOCK_ALIGNMENT: usize = 8;
+
+impl<'a> Aligned<'a> {
+    fn new(bytes: &'a [u8]) -> Self {
+        let len = bytes.len();
+        if bytes.as_ptr().align_offset(BLOCK_ALIGNMENT) == 0 {
+            return Self { bytes: Cow::Borrowed(bytes), start: 0, len };
+        }
+        let mut copy = vec![0; len + BLOCK_ALIGNMENT];
+        let start = copy.as_ptr().align_offset(BLOCK_ALIGNMENT).min(BLOCK_ALIGNMENT);
+        copy[start..start + len].copy_from_slice(bytes);
+        Self { bytes: Cow::Owned(copy), start, len }
+    }
+
+    fn get(&self) -> &[u8] {
+        &self.bytes[self.start..self.start + self.len]
+    }
+}

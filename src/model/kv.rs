@@ -1,0 +1,132 @@
+//! What is remembered per sequence: the keys and values of its past positions.
+
+use std::collections::BTreeMap;
+
+use candle_core::{DType, Device, Result, Tensor};
+
+use super::{ModelConfig, ModelError, SeqId};
+
+/// Positions that a sequence gets room for first; then the room doubles, up to `n_ctx`.
+const FIRST_CAPACITY: usize = 256;
+
+/// Keys and values of one sequence.
+#[derive(Debug)]
+pub(super) struct KvCache {
+    /// One per layer once the first position is written.
+    layers: Vec<Layer>,
+    capacity: usize,
+    len: usize,
+}
+
+/// Both `(n_head_kv, capacity, head_dim)`: a head's positions lie together, so that attention reads memory in order.
+#[derive(Debug)]
+struct Layer {
+    keys: Tensor,
+    values: Tensor,
+}
+
+impl KvCache {
+    fn new() -> Self {
+        Self { layers: Vec::new(), capacity: 0, len: 0 }
+    }
+
+    /// Positions held.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Forgets positions from `len` on.
+    pub(super) fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
+    /// Makes room for `n` more positions. The caller has checked that they stay within `n_ctx`.
+    pub(super) fn reserve(&mut self, n: usize, config: &ModelConfig, device: &Device) -> Result<()> {
+        let wanted = self.len + n;
+        if wanted <= self.capacity {
+            return Ok(());
+        }
+        let capacity = wanted.next_power_of_two().clamp(FIRST_CAPACITY, config.n_ctx.max(wanted));
+        let shape = (config.n_head_kv, capacity, config.head_dim);
+        let grown = |old: Option<&Tensor>| -> Result<Tensor> {
+            let new = Tensor::zeros(shape, DType::F32, device)?;
+            if let Some(old) = old.filter(|_| self.len > 0) {
+                new.slice_set(&old.narrow(1, 0, self.len)?.contiguous()?, 1, 0)?;
+            }
+            Ok(new)
+        };
+        let layers: Result<Vec<Layer>> = (0..config.n_layer)
+            .map(|i| {
+                let old = self.layers.get(i);
+                Ok(Layer {
+                    keys: grown(old.map(|layer| &layer.keys))?,
+                    values: grown(old.map(|layer| &layer.values))?,
+                })
+            })
+            .collect();
+        self.layers = layers?;
+        self.capacity = capacity;
+        Ok(())
+    }
+
+    /// Writes the new positions of one layer, `(n_head_kv, n, head_dim)` each, behind those held.
+    pub(super) fn write(&self, layer: usize, keys: &Tensor, values: &Tensor) -> Result<()> {
+        let layer = &self.layers[layer];
+        layer.keys.slice_set(&keys.contiguous()?, 1, self.len)?;
+        layer.values.slice_set(&values.contiguous()?, 1, self.len)
+    }
+
+    /// Keys and values of one layer at `positions`, written ones included.
+    pub(super) fn read(&self, layer: usize, positions: std::ops::Range<usize>) -> Result<(Tensor, Tensor)> {
+        let layer = &self.layers[layer];
+        let n = positions.len();
+        Ok((layer.keys.narrow(1, positions.start, n)?, layer.values.narrow(1, positions.start, n)?))
+    }
+
+    /// Counts `n` written positions as held.
+    pub(super) fn advance(&mut self, n: usize) {
+        self.len += n;
+    }
+}
+
+/// The live sequences of a model.
+#[derive(Debug)]
+pub(super) struct Sequences {
+    by_id: BTreeMap<SeqId, KvCache>,
+    next: u32,
+    max: usize,
+}
+
+impl Sequences {
+    pub(super) fn new(max: usize) -> Self {
+        Self { by_id: BTreeMap::new(), next: 0, max }
+    }
+
+    pub(super) fn create(&mut self) -> std::result::Result<SeqId, ModelError> {
+        if self.by_id.len() >= self.max {
+            return Err(ModelError::TooLarge(format!(
+                "{} sequences are alive, as many as memory was set aside for",
+                self.max
+            )));
+        }
+        let mut id = SeqId(self.next);
+        while self.by_id.contains_key(&id) {
+            id = SeqId(id.0.wrapping_add(1));
+        }
+        self.next = id.0.wrapping_add(1);
+        self.by_id.insert(id, KvCache::new());
+        Ok(id)
+    }
+
+    pub(super) fn free(&mut self, id: SeqId) {
+        self.by_id.remove(&id);
+    }
+
+    pub(super) fn get(&self, id: SeqId) -> Option<&KvCache> {
+        self.by_id.get(&id)
+    }
+
+    pub(super) fn get_mut(&mut self, id: SeqId) -> Option<&mut KvCache> {
+        self.by_id.get_mut(&id)
+    }
+}
