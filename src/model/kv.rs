@@ -46,7 +46,7 @@ impl KvCache {
         if wanted <= self.capacity {
             return Ok(());
         }
-        let capacity = wanted.next_power_of_two().clamp(FIRST_CAPACITY, config.n_ctx.max(wanted));
+        let capacity = wanted.next_power_of_two().max(FIRST_CAPACITY).min(config.n_ctx).max(wanted);
         let shape = (config.n_head_kv, capacity, config.head_dim);
         let grown = |old: Option<&Tensor>| -> Result<Tensor> {
             let new = Tensor::zeros(shape, DType::F32, device)?;

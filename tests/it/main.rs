@@ -7,10 +7,14 @@ mod browser; // the page in a real Chromium: its own suite in tests/browser
 mod cli; // what the real binary prints, refuses and exits with
 mod engine; // the engine on a scripted model: fairness, bounds, cancelling, faults, warm sequences
 mod fixtures; // where files outside the repository are
+mod gguf_hostile; // model files that lie are refused in words
+mod gguf_writer; // writes small GGUF files for other tests
+mod parity; // logits of every architecture and quantization against llama.cpp's
 mod program; // the real binary, in a directory and an environment of its own
 mod scripted_model; // a fake at the Model trait, whose steps the test can hold
 mod store; // what the store promises: accounts, sessions, chats, isolation, deletion, transfer
 mod store_people; // accounts for tests of the store
+mod stories; // greedy text of trained models, token by token
 mod templates; // chat templates of real models, hostile templates, and what a person cannot write
 mod tidy; // the house rules: imports, sizes, unsafe, names
 mod vocab; // tokenizers against the reference ids of real vocabularies

@@ -1,0 +1,217 @@
+//! Logits of tiny random models of every architecture and quantization against llama.cpp's and against exact ones.
+//!
+//! `<model>.exact.npy` holds logits computed in 32-bit floats over the dequantized weights. llama.cpp's own distance
+//! from them, which comes from quantizing activations, stands in `parity.json`, as a ratio of Frobenius norms.
+
+use std::path::Path;
+
+use mommygpt::model::{Chunk, Device, Gguf, LoadOptions, Logits, LogitsFor, Model, SeqId, TokenId, load};
+use serde_json::Value;
+
+use crate::fixtures::fixture;
+
+/// Models without quantized weights have no error but rounding.
+const FLOAT_ERROR_MAX: f64 = 5e-3;
+/// Candle's kernels quantize activations in other places than llama.cpp's.
+const LLAMA_CPP_RATIO_MAX: f64 = 2.0;
+
+struct Reference {
+    prompt: Vec<TokenId>,
+    positions: Vec<usize>,
+    cases: Vec<Case>,
+}
+
+struct Case {
+    name: String,
+    exact: Vec<f32>,
+    error_max: f64,
+}
+
+fn integers(value: &Value) -> Vec<usize> {
+    value.as_array().unwrap().iter().map(|v| v.as_u64().unwrap() as usize).collect()
+}
+
+fn npy(path: &Path) -> Vec<f32> {
+    npyz::NpyFile::new(&std::fs::read(path).unwrap()[..]).unwrap().into_vec().unwrap()
+}
+
+fn reference(dir: &Path) -> Reference {
+    let json: Value = serde_json::from_slice(&std::fs::read(dir.join("parity.json")).unwrap()).unwrap();
+    let cases = json["cases"].as_array().unwrap().iter().map(|case| {
+        let name = case["model"].as_str().unwrap().to_owned();
+        let exact = dir.join(name.replace(".gguf", ".exact.npy"));
+        let exact = if exact.exists() { exact } else { dir.join(case["logits"].as_str().unwrap()) };
+        let float = name.contains("-F32") || name.contains("-F16");
+        let llama_cpp_error = case["llama_cpp_error"].as_f64().unwrap();
+        let error_max = if float { FLOAT_ERROR_MAX } else { LLAMA_CPP_RATIO_MAX * llama_cpp_error };
+        Case { name, exact: npy(&exact), error_max }
+    });
+    Reference {
+        prompt: integers(&json["prompt"]).into_iter().map(|id| id as TokenId).collect(),
+        positions: integers(&json["positions"]),
+        cases: cases.collect(),
+    }
+}
+
+fn open(path: &Path) -> Box<dyn Model> {
+    let options = LoadOptions { n_ctx: Some(128), n_threads: 2, device: Device::Cpu, max_sequences: 4 };
+    load(&Gguf::open(path).unwrap(), &options).unwrap()
+}
+
+/// |x - exact| / |exact| over the rows that the reference has.
+fn error(rows: &[Vec<f32>], reference: &Reference, exact: &[f32]) -> f64 {
+    let n_vocab = exact.len() / reference.positions.len();
+    let (mut off, mut size) = (0.0, 0.0);
+    for (&position, exact) in reference.positions.iter().zip(exact.chunks(n_vocab)) {
+        for (x, e) in rows[position].iter().zip(exact) {
+            off += f64::from(x - e).powi(2);
+            size += f64::from(*e).powi(2);
+        }
+    }
+    (off / size).sqrt()
+}
+
+fn rows(logits: &Logits) -> Vec<Vec<f32>> {
+    logits.rows().map(<[f32]>::to_vec).collect()
+}
+
+/// Logits of every position of `tokens`, evaluated `at_once` tokens a step.
+fn evaluate(model: &mut dyn Model, seq: SeqId, tokens: &[TokenId], at_once: usize) -> Vec<Vec<f32>> {
+    let steps = tokens.chunks(at_once);
+    steps
+        .flat_map(|tokens| rows(&model.step(&[Chunk { seq, tokens, logits: LogitsFor::All }]).unwrap()))
+        .collect()
+}
+
+fn assert_error(what: &str, rows: &[Vec<f32>], reference: &Reference, case: &Case) {
+    let error = error(rows, reference, &case.exact);
+    println!("{:24} {what:12} {error:.6} of {:.6}", case.name, case.error_max);
+    assert!(error <= case.error_max, "{} {what}: error {error} > {}", case.name, case.error_max);
+}
+
+#[test]
+fn every_architecture_and_type_is_near_exact_in_chunks_of_any_size() {
+    let Some(dir) = fixture("parity") else { return };
+    let reference = reference(&dir);
+    assert!(reference.cases.len() >= 24, "the list of cases shrank");
+    for case in &reference.cases {
+        let mut model = open(&dir.join(&case.name));
+        for at_once in [reference.prompt.len(), 32, 7, 1] {
+            let seq = model.new_sequence().unwrap();
+            let rows = evaluate(&mut *model, seq, &reference.prompt, at_once);
+            assert_error(&format!("chunks of {at_once}"), &rows, &reference, case);
+            model.free_sequence(seq);
+        }
+    }
+}
+
+#[test]
+fn a_truncated_sequence_goes_on_as_if_it_had_never_been_longer() {
+    let Some(dir) = fixture("parity") else { return };
+    let reference = reference(&dir);
+    for case in &reference.cases {
+        let mut model = open(&dir.join(&case.name));
+        let seq = model.new_sequence().unwrap();
+        let (kept, rest) = reference.prompt.split_at(20);
+        let mut rows = evaluate(&mut *model, seq, kept, 20);
+        let other: Vec<TokenId> = rest.iter().rev().copied().collect();
+        evaluate(&mut *model, seq, &other, 9);
+        model.truncate(seq, 1000);
+        assert_eq!(model.seq_len(seq), reference.prompt.len(), "a longer truncation changes nothing");
+        model.truncate(seq, 20);
+        assert_eq!(model.seq_len(seq), 20);
+        rows.extend(evaluate(&mut *model, seq, rest, 13));
+        assert_error("truncated", &rows, &reference, case);
+    }
+}
+
+#[test]
+fn sequences_in_one_batch_do_not_see_each_other() {
+    let Some(dir) = fixture("parity") else { return };
+    let reference = reference(&dir);
+    for case in &reference.cases {
+        let mut model = open(&dir.join(&case.name));
+        let [a, b] = [model.new_sequence().unwrap(), model.new_sequence().unwrap()];
+        let backwards: Vec<TokenId> = reference.prompt.iter().rev().copied().collect();
+        let alone = {
+            let seq = model.new_sequence().unwrap();
+            evaluate(&mut *model, seq, &backwards, backwards.len())
+        };
+        let (mut rows_a, mut rows_b) = (Vec::new(), Vec::new());
+        // The second sequence takes other steps than the first, so that they never stand at the same position.
+        let (mut tokens_a, mut tokens_b) = (&reference.prompt[..], &backwards[..]);
+        while !tokens_a.is_empty() || !tokens_b.is_empty() {
+            let (now_a, later_a) = tokens_a.split_at(tokens_a.len().min(5));
+            let (now_b, later_b) = tokens_b.split_at(tokens_b.len().min(8));
+            let mut batch = Vec::new();
+            if !now_b.is_empty() {
+                batch.push(Chunk { seq: b, tokens: now_b, logits: LogitsFor::All });
+            }
+            batch.push(Chunk { seq: a, tokens: now_a, logits: LogitsFor::All });
+            let logits = rows(&model.step(&batch).unwrap());
+            let (of_b, of_a) = logits.split_at(now_b.len());
+            rows_b.extend_from_slice(of_b);
+            rows_a.extend_from_slice(of_a);
+            (tokens_a, tokens_b) = (later_a, later_b);
+        }
+        assert_error("interleaved", &rows_a, &reference, case);
+        let exact: Vec<f32> = reference.positions.iter().flat_map(|&p| alone[p].clone()).collect();
+        let apart = error(&rows_b, &reference, &exact);
+        assert!(apart <= case.error_max, "{}: {apart} apart from the same sequence alone", case.name);
+    }
+}
+
+#[test]
+fn only_wanted_rows_come_back() {
+    let Some(dir) = fixture("parity") else { return };
+    let reference = reference(&dir);
+    let mut model = open(&dir.join("llama-F32.gguf"));
+    let [a, b, c] = std::array::from_fn(|_| model.new_sequence().unwrap());
+    let all = evaluate(&mut *model, a, &reference.prompt, 48);
+    model.truncate(a, 0);
+    let tokens = &reference.prompt;
+    let logits = model
+        .step(&[
+            Chunk { seq: a, tokens, logits: LogitsFor::Last },
+            Chunk { seq: b, tokens: &tokens[..5], logits: LogitsFor::None },
+            Chunk { seq: c, tokens: &tokens[..2], logits: LogitsFor::All },
+        ])
+        .unwrap();
+    let got = rows(&logits);
+    assert_eq!(got.len(), 3);
+    for (got, want) in got.iter().zip([&all[47], &all[0], &all[1]]) {
+        for (x, y) in got.iter().zip(want) {
+            assert!((x - y).abs() < 1e-3, "{x} for {y}");
+        }
+    }
+    let none = model.step(&[Chunk { seq: b, tokens: &tokens[5..6], logits: LogitsFor::None }]).unwrap();
+    assert!(none.data.is_empty());
+    assert_eq!(model.seq_len(b), 6);
+}
+
+#[test]
+fn a_batch_that_cannot_be_computed_changes_nothing() {
+    let Some(dir) = fixture("parity") else { return };
+    let mut model = open(&dir.join("llama-F32.gguf"));
+    let [a, b] = std::array::from_fn(|_| model.new_sequence().unwrap());
+    let chunk = |seq, tokens| Chunk { seq, tokens, logits: LogitsFor::Last };
+    let too_long = [5; 129];
+    let refused = |model: &mut dyn Model, batch: &[Chunk<'_>], word: &str| {
+        let text = model.step(batch).unwrap_err().to_string();
+        assert!(text.contains(word), "{text:?} should mention {word:?}");
+        assert_eq!((model.seq_len(a), model.seq_len(b)), (0, 0), "{text}");
+    };
+    refused(&mut *model, &[chunk(a, &[5]), chunk(b, &too_long)], "context of 128");
+    refused(&mut *model, &[chunk(a, &[5]), chunk(b, &[320])], "token 320");
+    refused(&mut *model, &[chunk(a, &[5]), chunk(a, &[6])], "twice");
+    refused(&mut *model, &[chunk(a, &[5]), chunk(b, &[])], "no tokens");
+    refused(&mut *model, &[chunk(a, &[5]), chunk(SeqId(77), &[6])], "does not exist");
+    model.step(&[chunk(a, &too_long[..128])]).unwrap();
+    assert!(model.step(&[chunk(a, &[5])]).is_err());
+    assert_eq!(model.seq_len(a), 128);
+    let _ = std::array::from_fn::<_, 2, _>(|_| model.new_sequence().unwrap());
+    assert!(model.new_sequence().is_err(), "a fifth sequence of four");
+    model.free_sequence(a);
+    assert_eq!(model.seq_len(a), 0);
+    model.new_sequence().unwrap();
+}
