@@ -52,8 +52,16 @@ struct Span<'a> {
     cache: &'a KvCache,
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "the shape that map_err asks for")]
 fn backend(error: candle_core::Error) -> ModelError {
     ModelError::Backend(error.to_string())
+}
+
+fn scaled(x: Tensor, scale: Option<f32>) -> candle_core::Result<Tensor> {
+    match scale {
+        None => Ok(x),
+        Some(scale) => x * f64::from(scale),
+    }
 }
 
 fn open_device(device: super::Device) -> Result<Device, ModelError> {
@@ -145,9 +153,7 @@ impl CandleModel {
         let n_rows = ids.len();
         let ids = Tensor::from_vec(ids, n_rows, &self.device)?;
         let mut x = self.token_embedding.embedding(&ids)?; // (n_rows, n_embd)
-        if c.embedding_scale != 1.0 {
-            x = (x * f64::from(c.embedding_scale))?;
-        }
+        x = scaled(x, c.embedding_scale)?;
         for block in &self.blocks {
             x = block.forward(&x, c, &mut step)?;
         }
@@ -158,10 +164,8 @@ impl CandleModel {
             let n_wanted = wanted.len();
             x = x.index_select(&Tensor::from_vec(wanted, n_wanted, &self.device)?, 0)?;
         }
-        let mut logits = self.output.forward(&self.output_norm.forward(&x)?)?; // (n_wanted, n_vocab)
-        if c.logit_scale != 1.0 {
-            logits = (logits * f64::from(c.logit_scale))?;
-        }
+        let logits = self.output.forward(&self.output_norm.forward(&x)?)?; // (n_wanted, n_vocab)
+        let mut logits = scaled(logits, c.logit_scale)?;
         if let Some(cap) = c.logit_softcap {
             logits = soft_cap(&logits, cap)?;
         }

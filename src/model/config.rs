@@ -84,11 +84,11 @@ pub struct ModelConfig {
     /// Logits pass through `cap * tanh(x / cap)`.
     pub logit_softcap: Option<f32>,
     /// Factor on token embeddings.
-    pub embedding_scale: f32,
+    pub embedding_scale: Option<f32>,
     /// Factor on what a block adds to the residual stream.
-    pub residual_scale: f32,
+    pub residual_scale: Option<f32>,
     /// Factor on logits.
-    pub logit_scale: f32,
+    pub logit_scale: Option<f32>,
 }
 
 impl ModelConfig {
@@ -138,9 +138,9 @@ impl ModelConfig {
             attention_scale: 1.0 / (head_dim as f32).sqrt(),
             attention_softcap: None,
             logit_softcap: None,
-            embedding_scale: 1.0,
-            residual_scale: 1.0,
-            logit_scale: 1.0,
+            embedding_scale: None,
+            residual_scale: None,
+            logit_scale: None,
         };
         config.specialised(&meta)
     }
@@ -151,7 +151,7 @@ impl ModelConfig {
         match self.architecture.as_str() {
             "gemma" | "gemma2" | "gemma3" => {
                 self.activation = Activation::Gelu;
-                self.embedding_scale = (self.n_embd as f32).sqrt();
+                self.embedding_scale = Some((self.n_embd as f32).sqrt());
                 self.logit_softcap = meta.optional_positive("final_logit_softcapping")?;
                 self.attention_softcap = meta.optional_positive("attn_logit_softcapping")?;
                 // The 27B models, known by their depth, scale by the width per head instead of the head's width.
@@ -172,9 +172,9 @@ impl ModelConfig {
             }
             "smollm3" => self.no_rope_period = Some(4),
             "granite" => {
-                self.embedding_scale = meta.optional_positive("embedding_scale")?.unwrap_or(1.0);
-                self.residual_scale = meta.optional_positive("residual_scale")?.unwrap_or(1.0);
-                self.logit_scale = 1.0 / meta.optional_positive("logit_scale")?.unwrap_or(1.0);
+                self.embedding_scale = meta.optional_positive("embedding_scale")?;
+                self.residual_scale = meta.optional_positive("residual_scale")?;
+                self.logit_scale = meta.optional_positive("logit_scale")?.map(f32::recip);
                 if let Some(scale) = meta.optional_positive("attention.scale")? {
                     self.attention_scale = scale;
                 }

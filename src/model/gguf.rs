@@ -226,7 +226,7 @@ impl Header {
         let version = r.u32("version")?;
         match version {
             2 | 3 => {}
-            _ if version.swap_bytes() <= 3 => {
+            _ if (1..=3).contains(&version.swap_bytes()) => {
                 return Err(ModelError::Unsupported(
                     "a big-endian GGUF file; only little-endian is read".into(),
                 ));

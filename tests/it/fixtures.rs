@@ -6,7 +6,11 @@ use std::path::{Path, PathBuf};
 ///
 /// `MOMMYGPT_FIXTURES` names the folder, else it is looked for beside the repository. Where `CI` is set a missing
 /// fixture fails the test: there it would mean that nothing was tested.
-#[allow(clippy::disallowed_methods, reason = "tests have no Config to ask")]
+#[allow(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "tests have no Config to ask, and stdout to say so"
+)]
 pub(crate) fn fixture(path: &str) -> Option<PathBuf> {
     let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/fixtures");
     let found = std::env::var_os("MOMMYGPT_FIXTURES").map_or_else(beside, PathBuf::from).join(path);

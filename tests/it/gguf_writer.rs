@@ -57,7 +57,7 @@ pub(crate) struct Tensor {
     pub(crate) name: String,
     /// Row length first.
     pub(crate) dims: Vec<u64>,
-    /// 0 is F32, 8 is Q8_0.
+    /// 0 is `F32`, 8 is `Q8_0`.
     pub(crate) type_number: u32,
     /// From the start of the tensor data; `None` puts it behind the tensor before, aligned.
     pub(crate) offset: Option<u64>,

@@ -83,6 +83,7 @@ fn evaluate(model: &mut dyn Model, seq: SeqId, tokens: &[TokenId], at_once: usiz
         .collect()
 }
 
+#[allow(clippy::print_stdout, reason = "the distances are what a reader of the log wants")]
 fn assert_error(what: &str, rows: &[Vec<f32>], reference: &Reference, case: &Case) {
     let error = error(rows, reference, &case.exact);
     println!("{:24} {what:12} {error:.6} of {:.6}", case.name, case.error_max);

@@ -4,9 +4,9 @@ use candle_core::{Module, Result, Tensor};
 use candle_nn::ops;
 use candle_transformers::quantized_nn::{Linear, RmsNorm};
 
-use super::Step;
 use super::attention::Attention;
 use super::tensors::Tensors;
+use super::{Step, scaled};
 use crate::model::config::Activation;
 use crate::model::{ModelConfig, ModelError};
 
@@ -52,7 +52,7 @@ fn add(x: &Tensor, found: &Tensor, post_norm: Option<&RmsNorm>, c: &ModelConfig)
         Some(norm) => norm.forward(found)?,
         None => found.clone(),
     };
-    if c.residual_scale == 1.0 { x + found } else { x + (found * f64::from(c.residual_scale))? }
+    x + scaled(found, c.residual_scale)?
 }
 
 /// `down(activation(gate(x)) * up(x))`.

@@ -29,7 +29,7 @@ pub struct Rope {
     pub magnitude: f32,
 }
 
-/// Lengths at which YaRN starts and stops to interpolate, as published with it.
+/// Lengths at which `YaRN` starts and stops to interpolate, as published with it.
 const YARN_BETA_FAST: f32 = 32.0;
 const YARN_BETA_SLOW: f32 = 1.0;
 
