@@ -16,6 +16,7 @@ mod training;
 
 use std::path::{Path, PathBuf};
 
+use mommygpt::chat::safety::classifier::Weights;
 use training::{Line, Validation, total};
 
 fn argument(name: &str) -> Option<PathBuf> {
@@ -24,7 +25,7 @@ fn argument(name: &str) -> Option<PathBuf> {
 
 fn main() {
     let flag = |name: &str| std::env::args().any(|a| a == name);
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = argument("--root").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
     let path = argument("--cases").unwrap_or_else(|| root.join("../shared/fixtures/crisis/cases.tsv"));
     let seed = argument("--seed").and_then(|s| s.to_str()?.parse().ok()).unwrap_or(42);
     let Some(cases) = training::cases(&path, seed) else {
@@ -35,7 +36,7 @@ fn main() {
     println!("{} cases, {} own lines ({} danger)", cases.len(), own.len(), own.iter().filter(|l| l.danger).count());
     let validation = training::cross_validate(&cases, &own);
     report(&cases, &validation);
-    println!("curve {}", validation.curve(&cases));
+    println!("danger shown at a share of the safe shown: {}", validation.curve(&cases));
     if flag("--misses") {
         misses(&cases, &validation);
     }
@@ -46,6 +47,9 @@ fn main() {
         let path = root.join("assets/safety/weights.bin");
         std::fs::write(&path, weights.to_bytes()).expect("the weights file can be written");
         println!("wrote {}", path.display());
+        if let Some(file) = argument("--also") {
+            also(&weights, &file);
+        }
     }
 }
 
@@ -69,4 +73,14 @@ fn misses(cases: &[Line], validation: &Validation) {
         let (case, margin) = (&cases[i], validation.margin(i));
         println!("{margin:7.2} {:7}{:10}{}", training::label(case), case.kind, case.text);
     }
+}
+
+/// How often the card would be shown for lines of another file, one message a line.
+fn also(weights: &Weights, file: &Path) {
+    let text = std::fs::read_to_string(file).expect("the file can be read");
+    let shown: Vec<&str> = text.lines().filter(|line| weights.check(line, 0.0).is_some()).collect();
+    for line in shown.iter().take(40) {
+        println!("   {line}");
+    }
+    println!("{}: {} of {} lines shown the card", file.display(), shown.len(), text.lines().count());
 }

@@ -298,14 +298,16 @@ pub(crate) fn total(table: &BTreeMap<(&'static str, &str), Row>, label: &str) ->
 }
 
 impl Validation {
+    /// Per cent of danger shown the card at each per cent of the safe.
     pub(crate) fn curve(&self, cases: &[Line]) -> String {
-        [0.02, 0.03, 0.04, 0.05, 0.06].map(|share| {
-            let mut safe: Vec<f32> = (0..cases.len()).filter(|&i| !cases[i].danger).map(|i| self.scores[i]).collect();
-            safe.sort_by(|a, b| b.total_cmp(a));
-            let t = safe[(safe.len() as f32 * share) as usize];
-            let n = cases.iter().filter(|c| c.danger).count();
-            let shown = (0..cases.len()).filter(|&i| cases[i].danger && self.scores[i] > t).count();
-            format!("{:.1}", 100.0 * shown as f32 / n as f32)
-        }).join(" ")
+        let (danger, safe): (Vec<usize>, Vec<usize>) = (0..cases.len()).partition(|&i| cases[i].danger);
+        let mut safe: Vec<f32> = safe.into_iter().map(|i| self.scores[i]).collect();
+        safe.sort_by(|a, b| b.total_cmp(a));
+        let at = |percent: usize| {
+            let line = safe[safe.len() * percent / 100];
+            let shown = danger.iter().filter(|&&i| self.scores[i] > line).count();
+            format!("{:.1}% at {percent}%", 100.0 * shown as f32 / danger.len() as f32)
+        };
+        (2..=6).map(at).collect::<Vec<_>>().join(", ")
     }
 }

@@ -45,11 +45,11 @@ impl Weights {
         Kind::ALL[best.unwrap_or(0)]
     }
 
-    /// What the check says.
-    pub fn check(&self, text: &str) -> Option<Kind> {
+    /// What the check says of a text that must be `margin` over the threshold.
+    pub fn check(&self, text: &str, margin: f32) -> Option<Kind> {
         let windows = features::windows(text);
         let (score, at) = self.score(&windows);
-        (score >= self.threshold).then(|| self.kind(&windows[at]))
+        (score >= self.threshold + margin).then(|| self.kind(&windows[at]))
     }
 
     /// The file's bytes: every weight as one signed byte times the table's scale.

@@ -8,7 +8,10 @@ pub mod classifier;
 pub mod features;
 mod words;
 
+use std::sync::OnceLock;
+
 pub use cards::{Card, Cards, CardsError, HelpLine};
+use classifier::Weights;
 
 /// What kind of danger.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
@@ -79,13 +82,30 @@ pub struct Danger {
     pub kind: Kind,
 }
 
-/// Looks at one message, the person's or the parent's. `None`: nothing to worry about.
-pub fn check(text: &str) -> Option<Danger> {
-    let _ = text;
-    None
+/// Trained weights; see [`classifier`].
+static WEIGHTS: &[u8] = include_bytes!("../../../assets/safety/weights.bin");
+/// How much further over the line an answer must be than a message: it speaks of danger and of help by its nature.
+const REPLY_MARGIN: f32 = 1.5;
+
+fn classifier() -> &'static Weights {
+    static CLASSIFIER: OnceLock<Weights> = OnceLock::new();
+    CLASSIFIER.get_or_init(|| {
+        // A test reads the same bytes, so this cannot fail in a build that was tested.
+        Weights::from_bytes(WEIGHTS).expect("the weights in the binary have their form")
+    })
 }
 
-/// Looks at the parent's answer. It speaks of danger and of help by its nature, so only what is far over the line counts.
+/// Looks at one message of a person. `None`: nothing to worry about.
+pub fn check(text: &str) -> Option<Danger> {
+    classifier().check(text, 0.0).map(|kind| Danger { kind })
+}
+
+/// Looks at the parent's answer.
 pub fn check_reply(text: &str) -> Option<Danger> {
-    check(text)
+    classifier().check(text, REPLY_MARGIN).map(|kind| Danger { kind })
+}
+
+/// The answers of `mommygpt safety`, one line each: `card<TAB>kind` or `none`.
+pub fn verdict(text: &str) -> String {
+    check(text).map_or_else(|| "none".to_owned(), |danger| format!("card\t{}", danger.kind.as_str()))
 }
