@@ -33,7 +33,12 @@ fn main() {
         return;
     };
     let own = training::own(&argument("--own").unwrap_or_else(|| root.join("assets/safety")));
-    println!("{} cases, {} own lines ({} danger)", cases.len(), own.len(), own.iter().filter(|l| l.danger).count());
+    println!(
+        "{} cases, {} own lines ({} danger)",
+        cases.len(),
+        own.len(),
+        own.iter().filter(|l| l.danger).count()
+    );
     let validation = training::cross_validate(&cases, &own);
     report(&cases, &validation);
     println!("danger shown at a share of the safe shown: {}", validation.curve(&cases));
@@ -55,11 +60,21 @@ fn main() {
 
 fn report(cases: &[Line], validation: &Validation) {
     let table = validation.table(cases);
-    println!("5-fold cross-validation; {} lines left out as nearly the same as a held-out case", validation.n_left_out);
+    println!(
+        "5-fold cross-validation; {} lines left out as nearly the same as a held-out case",
+        validation.n_left_out
+    );
     for ((label, kind), row) in &table {
         let (n, shown, percent) = (row.n, row.shown, row.percent());
         print!("{label:7} {kind:9} {shown:3} of {n:3} shown the card  {percent:5.1}%");
-        println!("{}", if *label == "danger" { format!("   {} of them the right one", row.right_kind) } else { String::new() });
+        println!(
+            "{}",
+            if *label == "danger" {
+                format!("   {} of them the right one", row.right_kind)
+            } else {
+                String::new()
+            }
+        );
     }
     let (danger, safe) = (total(&table, "danger"), total(&table, "safe"));
     println!("danger shown {:.1}%   safe shown {:.1}%", danger.percent(), safe.percent());

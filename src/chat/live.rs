@@ -18,7 +18,7 @@ const MAX_KEPT_EVENTS: usize = 2048;
 /// Text kept per person, whatever the number of events.
 const MAX_KEPT_BYTES: usize = 256 << 10;
 /// A list that nobody listens to is dropped after this time without an event.
-const KEPT_UNHEARD: Duration = Duration::from_secs(600);
+const KEPT_UNHEARD: Duration = Duration::from_mins(10);
 /// Publications between two looks for lists to drop.
 const SWEEP_EVERY: u32 = 256;
 

@@ -12,7 +12,7 @@ use crate::domain::{ApiKeyId, ChatId, MessageId, SessionId, UserId};
 use crate::store::UserStore;
 
 /// How long an ended generation can still be read from its log: a phone that comes out of a tunnel.
-const KEPT_AFTER_END: Duration = Duration::from_secs(120);
+const KEPT_AFTER_END: Duration = Duration::from_mins(2);
 /// Ended logs kept in all; each is at most a reply long.
 const MAX_KEPT: usize = 256;
 

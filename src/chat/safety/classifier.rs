@@ -76,7 +76,7 @@ impl Weights {
             f32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
         };
         let table = |bytes: &[u8], scale: f32| {
-            bytes.iter().map(|&b| f32::from(b as i8) * scale).collect::<Vec<f32>>()
+            bytes.iter().map(|&b| f32::from(i8::from_le_bytes([b])) * scale).collect::<Vec<f32>>()
         };
         let (danger, kinds) = bytes[HEADER_BYTES..].split_at(N_SLOTS);
         Some(Self {
