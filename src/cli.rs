@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::builder::BoolishValueParser;
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::domain::{Email, Invalid, Role};
@@ -16,7 +16,7 @@ use crate::domain::{Email, Invalid, Role};
 #[derive(Parser, Debug)]
 #[command(name = "mommygpt", version, propagate_version = true, max_term_width = 100, after_help = AFTER_HELP)]
 pub struct Cli {
-    /// Data directory: accounts, chats, models, certificates, config.toml [default: $XDG_DATA_HOME/mommygpt]
+    /// Data directory: accounts, chats, models, certificates, config.toml [default: `$XDG_DATA_HOME/mommygpt`]
     #[arg(long, global = true, env = "MOMMYGPT_DIR", value_name = "DIR")]
     pub dir: Option<PathBuf>,
     /// What to do
@@ -66,6 +66,8 @@ pub enum Command {
     Tokenize(TokenizeArgs),
     /// A JSON list of messages on stdin to the rendered prompt, byte for byte
     Prompt(PromptArgs),
+    /// How well a model foretells a text
+    Perplexity(PerplexityArgs),
     /// What the crisis check says: one message a line on stdin; `card<TAB>kind` or `none` per line on stdout
     Safety,
     /// Accounts
@@ -182,13 +184,13 @@ pub struct TokenizeArgs {
 
 /// `prompt`.
 #[derive(Args, Clone, Debug)]
-#[group(id = "source", required = true, multiple = false, args = ["model", "template"])]
+#[command(group(ArgGroup::new("source").required(true)))]
 pub struct PromptArgs {
     /// The model whose template is used
-    #[arg(short, long)]
+    #[arg(short, long, group = "source")]
     pub model: Option<String>,
     /// A template file instead
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", group = "source")]
     pub template: Option<PathBuf>,
     /// Do not ask for a reply at the end
     #[arg(long)]
@@ -199,6 +201,30 @@ pub struct PromptArgs {
     /// Text of the end-of-sequence token [default: the model's]
     #[arg(long, value_name = "TEXT")]
     pub eos: Option<String>,
+}
+
+/// `perplexity`.
+#[derive(Args, Clone, Debug)]
+#[command(group(ArgGroup::new("input").required(true)))]
+pub struct PerplexityArgs {
+    /// Name in the data directory, path, or `builtin`
+    #[arg(short, long)]
+    pub model: String,
+    /// A text
+    #[arg(group = "input")]
+    pub file: Option<PathBuf>,
+    /// Read token ids from stdin instead
+    #[arg(long, group = "input")]
+    pub ids: bool,
+    /// Tokens per window
+    #[arg(short, long, value_name = "N_CTX", default_value_t = 512)]
+    pub ctx_size: usize,
+    /// Threads for inference [default: the machine's cores]
+    #[arg(short, long)]
+    pub threads: Option<usize>,
+    /// Write the logits of every token to a .npy file: f32, (tokens, vocabulary)
+    #[arg(long, value_name = "OUT.npy")]
+    pub logits: Option<PathBuf>,
 }
 
 /// `user`. The password is asked on the terminal, or is the first line of stdin.

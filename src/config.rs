@@ -251,7 +251,7 @@ impl Config {
         let dir = data_dir(dir)?;
         let file = read_file(&dir.join(FILE_NAME))?;
         let EngineArgs { model, ctx_size, threads, device } = typed.engine;
-        let address = address(typed.host.or(file.host), typed.port.or(file.port))?;
+        let address = address(typed.host.or(file.host).as_deref(), typed.port.or(file.port))?;
         let trusted_proxies = networks(either(typed.trusted_proxy, file.trusted_proxy))?;
         let allow_hosts = host_names(either(typed.allow_host, file.allow_host))?;
         // Behind a proxy on this machine the server listens on loopback and is reached from elsewhere all the same.
@@ -266,7 +266,7 @@ impl Config {
             model: model.or(file.model),
             n_ctx: within("ctx-size", ctx_size.or(file.ctx_size), MIN_CTX, MAX_CTX)?,
             n_threads: within("threads", threads.or(file.threads), 1, MAX_THREADS)?.unwrap_or(n_cores),
-            device: parse_device(device.or(file.device))?,
+            device: parse_device(device.or(file.device).as_deref())?,
             n_parallel: within("parallel", typed.parallel.or(file.parallel), 1, MAX_PARALLEL)?
                 .unwrap_or(DEFAULT_PARALLEL),
             tls: tls(
@@ -320,13 +320,13 @@ fn within(flag: &str, value: Option<usize>, min: usize, max: usize) -> Result<Op
     }
 }
 
-fn parse_device(raw: Option<String>) -> Result<Device, ConfigError> {
+fn parse_device(raw: Option<&str>) -> Result<Device, ConfigError> {
     let built = |present: bool, device, feature: &str| {
         let how =
             format!("--device {feature}: this binary was built without it; build with --features {feature}");
         if present { Ok(device) } else { Err(ConfigError(how)) }
     };
-    match raw.as_deref() {
+    match raw {
         None | Some("cpu") => Ok(Device::Cpu),
         Some("cuda") => built(cfg!(feature = "cuda"), Device::Cuda, "cuda"),
         Some("metal") => built(cfg!(feature = "metal"), Device::Metal, "metal"),
@@ -334,10 +334,9 @@ fn parse_device(raw: Option<String>) -> Result<Device, ConfigError> {
     }
 }
 
-fn address(host: Option<String>, port: Option<u16>) -> Result<SocketAddr, ConfigError> {
-    let ip = match host.as_deref() {
-        None => DEFAULT_HOST,
-        Some("localhost") => DEFAULT_HOST,
+fn address(host: Option<&str>, port: Option<u16>) -> Result<SocketAddr, ConfigError> {
+    let ip = match host {
+        None | Some("localhost") => DEFAULT_HOST,
         Some(raw) => raw.trim_matches(['[', ']']).parse().map_err(|_| {
             ConfigError(format!(
                 "--host {raw}: must be an address of this machine, such as 127.0.0.1 or 0.0.0.0"

@@ -3,6 +3,7 @@
 //! Operator's commands only; nothing here can be reached over HTTP. A model's name is looked up in a listing of the
 //! folder and never joined into a path, so no name leads out of it.
 
+use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -10,8 +11,9 @@ use std::time::SystemTime;
 
 use sha2::{Digest as _, Sha256};
 
+use crate::model::ModelError;
+use crate::model::config::ModelConfig;
 use crate::model::gguf::Gguf;
-use crate::model::{ModelError, SUPPORTED_ARCHITECTURES};
 
 /// The model in the binary, so that the first start needs no network and no file.
 pub const BUILTIN: &[u8] = include_bytes!("../models/mommy-v0-q8_0.gguf");
@@ -88,19 +90,16 @@ impl ModelFile {
         })
     }
 
-    /// Opens it and checks that it is of an architecture that runs here.
+    /// Opens it and checks that its shape and architecture run here.
     ///
     /// # Errors
-    /// [`HubError::Model`], naming the architectures that do.
+    /// [`HubError::Model`]; for an unknown architecture it names those that run.
     pub fn open_runnable(&self) -> Result<Gguf, HubError> {
         let gguf = self.open()?;
-        let architecture = gguf.architecture();
-        if SUPPORTED_ARCHITECTURES.contains(&architecture) {
-            return Ok(gguf);
+        match ModelConfig::from_gguf(&gguf, None) {
+            Ok(_) => Ok(gguf),
+            Err(source) => Err(HubError::Model { name: self.to_string(), source }),
         }
-        let why =
-            format!("architecture {architecture:?}; supported are: {}", SUPPORTED_ARCHITECTURES.join(", "));
-        Err(HubError::Model { name: self.to_string(), source: ModelError::Unsupported(why) })
     }
 }
 
@@ -315,7 +314,12 @@ fn sha256_of(model: &ModelFile) -> Result<String, HubError> {
             }
         }
     }
-    Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
+    let mut hex = String::with_capacity(64);
+    for byte in hash.finalize() {
+        // Writing to a string cannot fail.
+        let _ = write!(hex, "{byte:02x}");
+    }
+    Ok(hex)
 }
 
 /// Copies so that the target appears only when it is whole and on the disk.

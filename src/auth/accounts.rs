@@ -3,7 +3,7 @@
 use super::password::Password;
 use super::{Auth, AuthError};
 use crate::domain::{Email, InviteId, Role, User, UserId, parse_full_name};
-use crate::store::{Admission, InviteCode, InviteInfo, RecoveryCode, StoreError, UserStore};
+use crate::store::{Admission, DataKey, InviteCode, InviteInfo, RecoveryCode, Store, StoreError, UserStore};
 
 /// Proof that somebody may manage accounts.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +45,7 @@ pub struct NewAccount {
 impl Auth {
     /// Every account, oldest first.
     pub async fn users(&self, _authority: Authority) -> Result<Vec<User>, AuthError> {
-        self.stored(|store| store.users()).await
+        self.stored(Store::users).await
     }
 
     /// The account with this address.
@@ -106,22 +106,12 @@ impl Auth {
         let hashed = self.hash(Password::to_set(new_password, &user.email)?).await?;
         let outcome = self.stored(move |store| {
             let new_code = RecoveryCode::new();
-            match recovery {
-                Some(code) => {
-                    let data_key = store.unlock_with_recovery(id, &code)?;
-                    store.set_password(
-                        id,
-                        hashed.record,
-                        &hashed.wrap_key,
-                        Some(&new_code),
-                        &data_key,
-                        None,
-                    )?;
-                }
-                None => {
-                    let data_key = crate::store::DataKey::new();
-                    store.reset_password(id, hashed.record, &hashed.wrap_key, &new_code, &data_key)?;
-                }
+            if let Some(code) = recovery {
+                let data_key = store.unlock_with_recovery(id, &code)?;
+                store.set_password(id, hashed.record, &hashed.wrap_key, Some(&new_code), &data_key, None)?;
+            } else {
+                let data_key = DataKey::new();
+                store.reset_password(id, hashed.record, &hashed.wrap_key, &new_code, &data_key)?;
             }
             Ok(new_code)
         });
@@ -146,7 +136,7 @@ impl Auth {
 
     /// Open invitations, oldest first.
     pub async fn invites(&self, _authority: Authority) -> Result<Vec<InviteInfo>, AuthError> {
-        self.stored(|store| store.invites()).await
+        self.stored(Store::invites).await
     }
 
     /// Takes an invitation back.

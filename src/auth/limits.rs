@@ -24,7 +24,7 @@ use crate::domain::Email;
 /// Wrong passwords in a row for one account from one address before the pace slows: more than anybody mistypes.
 pub const PAIR_BURST: u32 = 10;
 /// After the burst, one more guess per this time: 70 an hour, below the 100 an hour that ASVS allows.
-pub const PAIR_REFILL: Duration = Duration::from_secs(60);
+pub const PAIR_REFILL: Duration = Duration::from_mins(1);
 /// Wrong passwords from one address over all accounts: a household behind one address fits.
 pub const ADDRESS_BURST: u32 = 50;
 /// After the burst, one more per this time.
@@ -32,7 +32,7 @@ pub const ADDRESS_REFILL: Duration = Duration::from_secs(6);
 /// Wrong passwords for one account from all strange addresses together: 90 in the first hour at most.
 pub const ACCOUNT_BURST: u32 = 30;
 /// After the burst, one more per this time.
-pub const ACCOUNT_REFILL: Duration = Duration::from_secs(60);
+pub const ACCOUNT_REFILL: Duration = Duration::from_mins(1);
 /// Accounts made from one address: a school class fits, a script that fills the disk does not.
 pub const SIGNUP_BURST: u32 = 200;
 /// After the burst, one more per this time.

@@ -9,6 +9,7 @@ mod data;
 mod doctor;
 mod local_tls;
 mod models;
+mod perplexity;
 mod serve;
 mod text;
 
@@ -138,6 +139,7 @@ fn dispatch(
         Command::Rm { model } => models::remove(&config::data_dir(dir)?, &model, out),
         Command::Tokenize(args) => text::tokenize(&config::data_dir(dir)?, &args, out),
         Command::Prompt(args) => text::prompt(&config::data_dir(dir)?, &args, environment, out),
+        Command::Perplexity(args) => perplexity::perplexity(dir, &args, out),
         Command::Safety => text::safety(out),
         Command::User(command) => accounts::user(&config::data_dir(dir)?, command, out),
         Command::Backup { file } => data::backup(&config::data_dir(dir)?, &file, out),

@@ -37,12 +37,12 @@ pub(super) fn serve(
     out: &mut Out,
 ) -> Result<(), Failure> {
     let config = Config::resolve(dir, args)?;
-    harden();
     let model = Models::of(&config.dir).resolve(config.model.as_deref())?;
     model.open_runnable()?;
     let tls = tls_config(&config)?;
     let cards = Cards::load(Some(&config.dir)).map_err(|e| Failure::usage(e.to_string()))?;
     let store = Store::open(&config.dir)?;
+    harden();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let served = runtime.block_on(async {
         let listener = bind(config.address).await?;

@@ -1,5 +1,6 @@
 //! `tokenize`, `prompt`, `safety`: stdin through one part of the house to stdout.
 
+use std::fs::File;
 use std::io::{self, BufRead as _, Read as _, Write as _};
 use std::path::Path;
 
@@ -7,12 +8,14 @@ use mommygpt::chat::safety;
 use mommygpt::cli::{PromptArgs, TokenizeArgs};
 use mommygpt::config::Environment;
 use mommygpt::hub::Models;
-use mommygpt::text::{ChatTemplate, Tokenizer};
+use mommygpt::text::{ChatTemplate, RenderOptions, Tokenizer};
 
 use super::{Failure, Out};
 
 /// Most text read from stdin: more than any context, and a bound on memory.
 const MAX_STDIN_BYTES: u64 = 64 << 20;
+/// A larger file is not a template; the template's own limits are lower still.
+const MAX_TEMPLATE_BYTES: u64 = 1 << 20;
 
 /// `tokenize`.
 pub(super) fn tokenize(dir: &Path, args: &TokenizeArgs, out: &mut Out) -> Result<(), Failure> {
@@ -54,12 +57,45 @@ fn stdin_text() -> Result<String, Failure> {
     })
 }
 
-/// `prompt`.
+/// `prompt`: nothing but the prompt, so that it can be compared byte for byte.
 pub(super) fn prompt(
     dir: &Path,
     args: &PromptArgs,
     environment: &Environment,
     out: &mut Out,
 ) -> Result<(), Failure> {
-    todo!()
+    let template = match &args.template {
+        Some(path) => {
+            let source = template_source(path)?;
+            let bos = args.bos.as_deref().unwrap_or_default();
+            let eos = args.eos.as_deref().unwrap_or_default();
+            ChatTemplate::from_source(&source, bos, eos)?
+        }
+        None => ChatTemplate::from_gguf(&Models::of(dir).resolve(args.model.as_deref())?.open()?)?,
+    };
+    let messages = serde_json::from_str(&stdin_text()?)
+        .map_err(|e| Failure::failed(format!("stdin is not a JSON list of messages: {e}")))?;
+    let options = RenderOptions {
+        add_generation_prompt: !args.no_generation_prompt,
+        bos: args.bos.as_deref(),
+        eos: args.eos.as_deref(),
+        now_s: environment.source_date_epoch,
+    };
+    out.write_all(template.render_json(&messages, &options)?.as_bytes())?;
+    Ok(())
+}
+
+fn template_source(path: &Path) -> Result<String, Failure> {
+    let file = |e: io::Error| Failure::failed(format!("{}: {e}", path.display()));
+    let mut bytes = Vec::new();
+    let opened = File::open(path).map_err(file)?;
+    opened.take(MAX_TEMPLATE_BYTES + 1).read_to_end(&mut bytes).map_err(file)?;
+    if bytes.len() as u64 > MAX_TEMPLATE_BYTES {
+        return Err(Failure::failed(format!(
+            "{}: is larger than 1 MiB; that is no template",
+            path.display()
+        )));
+    }
+    String::from_utf8(bytes)
+        .map_err(|_| Failure::bad_data(format!("{}: is not UTF-8 text; that is no template", path.display())))
 }

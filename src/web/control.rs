@@ -253,7 +253,7 @@ pub async fn perform(auth: &Auth, operation: Operation) -> Result<Answer, Refusa
             let done = stored(auth, move |store| store.backup(&file)).await?;
             Ok(Answer::BackedUp { file: done.path, bytes: done.bytes, n_rows: done.n_rows })
         }
-        Operation::Check => Ok(stored(auth, |store| store.check()).await?.into()),
+        Operation::Check => Ok(stored(auth, Store::check).await?.into()),
     }
 }
 

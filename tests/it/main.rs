@@ -5,6 +5,7 @@
 mod auth; // accounts through `Auth` on a real store: who gets in, what it costs, what ends when
 mod browser; // the page in a real Chromium: its own suite in tests/browser
 mod cli; // what the real binary prints, refuses and exits with
+mod cli_text; // tokenize, prompt, safety, run and the model verbs
 mod engine; // the engine on a scripted model: fairness, bounds, cancelling, faults, warm sequences
 mod fixtures; // where files outside the repository are
 mod gguf_hostile; // model files that lie are refused in words
