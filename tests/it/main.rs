@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "what a test calls may panic as the test itself may")]
 
+mod architectures; // what architectures add to a plain llama
 mod auth; // accounts through `Auth` on a real store: who gets in, what it costs, what ends when
 mod browser; // the page in a real Chromium: its own suite in tests/browser
 mod cli; // what the real binary prints, refuses and exits with
