@@ -178,7 +178,7 @@ fn metadata_that_lies() {
     });
     refused("arrays past the budget together", "elements", |w| {
         for i in 0..12 {
-            let ones = std::iter::repeat_n(vec![1], 1 << 20);
+            let ones = std::iter::once(vec![1; 1 << 20]);
             w.set(&format!("x{i}"), raw(9, &array(0, 1 << 20, ones)));
         }
     });

@@ -97,12 +97,17 @@ fn every_architecture_and_type_is_near_exact_in_chunks_of_any_size() {
     assert!(reference.cases.len() >= 24, "the list of cases shrank");
     for case in &reference.cases {
         let mut model = open(&dir.join(&case.name));
-        for at_once in [reference.prompt.len(), 32, 7, 1] {
+        for at_once in [reference.prompt.len(), 32, 7] {
             let seq = model.new_sequence().unwrap();
             let rows = evaluate(&mut *model, seq, &reference.prompt, at_once);
             assert_error(&format!("chunks of {at_once}"), &rows, &reference, case);
             model.free_sequence(seq);
         }
+        let seq = model.new_sequence().unwrap();
+        let (prompt, decoded) = reference.prompt.split_at(40);
+        let mut rows = evaluate(&mut *model, seq, prompt, prompt.len());
+        rows.extend(evaluate(&mut *model, seq, decoded, 1));
+        assert_error("decoded", &rows, &reference, case);
     }
 }
 
