@@ -85,7 +85,8 @@ impl TestApp {
 
     fn over(dir: PathBuf, temp: Option<tempfile::TempDir>, setting: Setting) -> Self {
         let script = Script::new(setting.reply);
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let _inside = runtime.enter();
         let store = Store::open(&dir).unwrap();
         let clock = Clock::manual();
@@ -177,7 +178,9 @@ impl TestApp {
 
     /// Sends a message and waits for the reply: `{message, reply}`.
     pub(crate) fn exchange(&self, who: &Person, chat: &str, content: &str) -> Value {
-        self.call(who, "POST", &format!("/api/chats/{chat}/messages"), &json!({"content": content})).expect(200).json()
+        self.call(who, "POST", &format!("/api/chats/{chat}/messages"), &json!({"content": content}))
+            .expect(200)
+            .json()
     }
 
     /// Sends a message and reads the events of the answer.

@@ -213,7 +213,8 @@ impl Answer {
         std::str::from_utf8(&self.body).unwrap()
     }
     pub(crate) fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&self.body)))
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&self.body)))
     }
     /// The refusal's stable word.
     pub(crate) fn code(&self) -> String {

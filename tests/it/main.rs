@@ -3,16 +3,20 @@
 #![allow(clippy::unwrap_used, reason = "what a test calls may panic as the test itself may")]
 
 mod architectures; // what architectures add to a plain llama
+mod app; // the real server in this process, on a port of its own
 mod auth; // accounts through `Auth` on a real store: who gets in, what it costs, what ends when
+mod authz_matrix; // every route, every id, every kind of caller
 mod browser; // the page in a real Chromium: its own suite in tests/browser
 mod cli; // what the real binary prints, refuses and exits with
 mod cli_text; // tokenize, prompt, safety, run and the model verbs
+mod client; // a plain-socket HTTP client
 mod engine; // the engine on a scripted model: fairness, bounds, cancelling, faults, warm sequences
 mod fixtures; // where files outside the repository are
 mod gguf_hostile; // model files that lie are refused in words
 mod gguf_writer; // writes small GGUF files for other tests
 mod parity; // logits of every architecture and quantization against llama.cpp's
 mod program; // the real binary, in a directory and an environment of its own
+mod script; // a model that says what a test over HTTP tells it to
 mod scripted_model; // a fake at the Model trait, whose steps the test can hold
 mod store; // what the store promises: accounts, sessions, chats, isolation, deletion, transfer
 mod store_people; // accounts for tests of the store
@@ -20,3 +24,6 @@ mod stories; // greedy text of trained models, token by token
 mod templates; // chat templates of real models, hostile templates, and what a person cannot write
 mod tidy; // the house rules: imports, sizes, unsafe, names
 mod vocab; // tokenizers against the reference ids of real vocabularies
+mod web_chat; // writing to the parent over HTTP
+mod web_edge; // what every request passes and every answer carries
+mod web_server; // sockets that behave badly, proxies, the end

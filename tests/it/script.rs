@@ -76,7 +76,8 @@ impl Script {
         let text = TextModel::from_gguf(&gguf)?;
         let again = TextModel::from_gguf(&gguf)?;
         let config = ModelConfig::from_gguf(&gguf, Some(CONTEXT))?;
-        let model = Scripted { script: self.clone(), text: again, config, sequences: HashMap::new(), n_made: 0 };
+        let model =
+            Scripted { script: self.clone(), text: again, config, sequences: HashMap::new(), n_made: 0 };
         Ok(Loaded { model: Box::new(model), text, size_bytes: gguf.size_bytes() })
     }
 }

@@ -16,12 +16,20 @@ fn only_our_names_are_answered_before_anything_else_is_looked_at() {
     let app = TestApp::with(Setting { web, ..Setting::default() });
     let get = |host: &str| status(&app, &format!("GET /health/live HTTP/1.1\nhost: {host}\n\n"));
     let port = app.addr.port();
-    for host in ["localhost", "LOCALHOST", "127.0.0.1", "127.0.0.1:8080", "[::1]", "[::1]:4467", "mommy.example"] {
+    for host in
+        ["localhost", "LOCALHOST", "127.0.0.1", "127.0.0.1:8080", "[::1]", "[::1]:4467", "mommy.example"]
+    {
         assert_eq!(get(host), 200, "{host}");
     }
     assert_eq!(get(&format!("localhost:{port}")), 200);
-    for host in ["evil.example", "evil.example:8080", "127.0.0.1.evil.example", "localhost.", "192.0.2.1", "[2001:db8::1]"]
-    {
+    for host in [
+        "evil.example",
+        "evil.example:8080",
+        "127.0.0.1.evil.example",
+        "localhost.",
+        "192.0.2.1",
+        "[2001:db8::1]",
+    ] {
         assert_eq!(get(host), 421, "{host}");
     }
     for host in ["", "a@localhost", "localhost:port", "[::1", "local host", "::1"] {
@@ -38,7 +46,10 @@ fn only_our_names_are_answered_before_anything_else_is_looked_at() {
     for path in ["/", "/api/me", "/nothing"] {
         assert_eq!(status(&app, &format!("GET {path} HTTP/1.1\nhost: evil.example\n\n")), 421);
     }
-    assert_eq!(status(&app, "POST /api/auth/signin HTTP/1.1\nhost: evil.example\ncontent-length: 0\n\n"), 421);
+    assert_eq!(
+        status(&app, "POST /api/auth/signin HTTP/1.1\nhost: evil.example\ncontent-length: 0\n\n"),
+        421
+    );
 }
 
 #[test]
@@ -84,13 +95,23 @@ fn no_other_site_can_write_with_our_cookie() {
     targets.push(("DELETE".into(), format!("/api/chats/{chat}")));
     for (method, path) in &targets {
         for (name, value) in &sites {
-            for kind in ["application/json", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""] {
+            for kind in [
+                "application/json",
+                "text/plain",
+                "application/x-www-form-urlencoded",
+                "multipart/form-data",
+                "",
+            ] {
                 let answer = ask(method, path)
                     .header("cookie", &cookie)
                     .header(name, value)
                     .body(kind, br#"{"title":"stolen"}"#.to_vec())
                     .send(app.addr);
-                assert!(matches!(answer.status, 403 | 415), "{method} {path} {value} {kind}: {}", answer.status);
+                assert!(
+                    matches!(answer.status, 403 | 415),
+                    "{method} {path} {value} {kind}: {}",
+                    answer.status
+                );
                 assert_eq!(answer.header("access-control-allow-origin"), None);
             }
         }
@@ -155,7 +176,14 @@ fn every_answer_is_sealed() {
             }
         }
     }
-    for (method, path) in [("GET", "/"), ("HEAD", "/"), ("GET", "/app.js"), ("GET", "/nothing"), ("TRACE", "/"), ("PUT", "/api/me")] {
+    for (method, path) in [
+        ("GET", "/"),
+        ("HEAD", "/"),
+        ("GET", "/app.js"),
+        ("GET", "/nothing"),
+        ("TRACE", "/"),
+        ("PUT", "/api/me"),
+    ] {
         sealed(&ask(method, path).send(app.addr), path);
     }
     sealed(&ask("GET", "/").header("host", "evil.example").send(app.addr), "421");
@@ -168,7 +196,8 @@ fn every_answer_is_sealed() {
     assert_eq!(stream.head().header("content-type"), Some("text/event-stream"));
     assert_eq!(stream.head().header("x-accel-buffering"), Some("no"));
     sealed(stream.head(), "stream");
-    let ids: Vec<_> = (0..3).map(|_| ask("GET", "/").send(app.addr).header("x-request-id").unwrap().to_owned()).collect();
+    let ids: Vec<_> =
+        (0..3).map(|_| ask("GET", "/").send(app.addr).header("x-request-id").unwrap().to_owned()).collect();
     assert!(ids[0] != ids[1] && ids[1] != ids[2]);
 }
 
@@ -184,7 +213,11 @@ fn bodies_are_bounded_plain_utf8_json_without_unknown_fields() {
     };
     let big = |n: usize| format!("{{\"content\":\"{}\"}}", "a".repeat(n)).into_bytes();
     assert_eq!(post(&messages, big((2 << 20) + 1)), (413, "too_large".into()));
-    assert_eq!(post(&messages, big((1 << 20) + 1)), (422, "invalid_field".into()), "the text itself is too long");
+    assert_eq!(
+        post(&messages, big((1 << 20) + 1)),
+        (422, "invalid_field".into()),
+        "the text itself is too long"
+    );
     assert_eq!(post("/api/auth/signin", big(5000)), (413, "too_large".into()));
     // Without a length, and with one that lies.
     let chunk = "a".repeat(3000);
@@ -196,13 +229,21 @@ fn bodies_are_bounded_plain_utf8_json_without_unknown_fields() {
     let lying = "POST /api/auth/signin HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
          content-length: 999999999999\r\n\r\n{}";
     assert_eq!(raw(app.addr, lying.as_bytes()).unwrap().status, 413);
-    let zipped = ask("POST", "/api/auth/signin").header("content-encoding", "gzip").json(&json!({})).send(app.addr);
+    let zipped =
+        ask("POST", "/api/auth/signin").header("content-encoding", "gzip").json(&json!({})).send(app.addr);
     assert_eq!(zipped.status, 415);
     assert_eq!(post(&messages, b"{\"content\":\"\xff\xfe\"}".to_vec()).0, 400);
     assert_eq!(post(&messages, b"{\"content\":".to_vec()).0, 400);
     assert_eq!(post(&messages, "[".repeat(10_000).into_bytes()).0, 400);
     assert_eq!(post(&messages, b"{\"content\":\"a\"} {}".to_vec()).0, 400);
-    for body in [json!({"content": 7}), json!({"content": null}), json!({}), json!([]), json!("x"), json!({"content": "a", "n": 1})] {
+    for body in [
+        json!({"content": 7}),
+        json!({"content": null}),
+        json!({}),
+        json!([]),
+        json!("x"),
+        json!({"content": "a", "n": 1}),
+    ] {
         assert_eq!(post(&messages, body.to_string().into_bytes()), (422, "invalid_field".into()), "{body}");
     }
     assert_eq!(post(&messages, br#"{"content":"   "}"#.to_vec()).0, 422);
@@ -214,11 +255,24 @@ fn queries_are_parsed_whole_or_refused() {
     let app = TestApp::start();
     let ada = app.sign_up("ada");
     let get = |path: &str| app.get(&ada, path).status;
-    for limit in ["0", "-1", "201", "4294967296", "9007199254740993", "18446744073709551616", "1e3", "NaN", "null", "", "%00"] {
+    for limit in [
+        "0",
+        "-1",
+        "201",
+        "4294967296",
+        "9007199254740993",
+        "18446744073709551616",
+        "1e3",
+        "NaN",
+        "null",
+        "",
+        "%00",
+    ] {
         assert_eq!(get(&format!("/api/chats?limit={limit}")), 422, "{limit}");
     }
     assert_eq!(get("/api/chats?limit=200&include=messages"), 200);
-    for query in ["limit=1&limit=2", "unknown=1", "include=everything", "cursor=zz", "cursor=", "archived=2"] {
+    for query in ["limit=1&limit=2", "unknown=1", "include=everything", "cursor=zz", "cursor=", "archived=2"]
+    {
         assert_eq!(get(&format!("/api/chats?{query}")), 422, "{query}");
     }
     let chat = app.new_chat(&ada);
@@ -288,7 +342,11 @@ fn the_cookie_is_locked_down_and_follows_the_proxys_word_on_tls() {
     };
     let plain = sign_in(ask("POST", "/api/auth/signin"));
     assert!(plain.starts_with("mommygpt_session=mgs_"), "{plain}");
-    assert!(plain.contains("; HttpOnly; SameSite=Strict") && plain.contains("; Path=/;") && !plain.contains("Secure"));
+    assert!(
+        plain.contains("; HttpOnly; SameSite=Strict")
+            && plain.contains("; Path=/;")
+            && !plain.contains("Secure")
+    );
     let https = sign_in(ask("POST", "/api/auth/signin").header("x-forwarded-proto", "https"));
     assert!(https.starts_with("__Host-mommygpt_session=mgs_") && https.ends_with("; Secure"), "{https}");
     // A cookie planted before signing in is not taken over.
