@@ -9,6 +9,7 @@ pub mod live;
 mod log;
 pub mod memory;
 pub mod persona;
+pub mod plain;
 pub mod prompt;
 mod running;
 pub mod safety;

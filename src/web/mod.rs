@@ -21,6 +21,8 @@ pub mod local_ca;
 mod me;
 mod memories;
 mod metrics;
+mod openai;
+mod openai_answer;
 mod openapi;
 mod server;
 mod session;
@@ -167,6 +169,9 @@ fn routes() -> Routes {
         .add::<health::__path_ready, _, _>(health::ready)
         .add::<health::__path_health, _, _>(health::health)
         .add::<metrics::__path_metrics, _, _>(metrics::metrics)
+        .add::<openai::__path_models, _, _>(openai::models)
+        .add::<openai::__path_chat_completions, _, _>(openai::chat_completions)
+        .add::<openai::__path_completions, _, _>(openai::completions)
         .add::<openapi::__path_document, _, _>(openapi::document)
 }
 

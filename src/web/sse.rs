@@ -35,8 +35,19 @@ impl Frame {
     }
 
     /// An event in the form of OpenAI's stream, which has data lines only.
-    pub(crate) fn data(json: &str) -> Self {
-        Self(format!("data: {json}\n\n"))
+    pub(crate) fn data(data: &serde_json::Value) -> Self {
+        Self(format!("data: {data}\n\n"))
+    }
+
+    /// The end of OpenAI's stream.
+    pub(crate) fn done() -> Self {
+        Self("data: [DONE]\n\n".to_owned())
+    }
+
+    /// This one and another right after it.
+    pub(crate) fn then(mut self, Self(next): Self) -> Self {
+        self.0.push_str(&next);
+        self
     }
 }
 
