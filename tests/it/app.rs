@@ -48,7 +48,6 @@ pub(crate) struct TestApp {
     pub(crate) script: Script,
     pub(crate) store: Store,
     pub(crate) auth: Auth,
-    pub(crate) clock: Clock,
     setting: Setting,
     dir: PathBuf,
     _temp: Option<tempfile::TempDir>,
@@ -69,7 +68,6 @@ pub(crate) struct Person {
     pub(crate) id: String,
     pub(crate) email: String,
     pub(crate) token: String,
-    pub(crate) recovery_code: String,
 }
 
 impl TestApp {
@@ -89,8 +87,8 @@ impl TestApp {
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let _inside = runtime.enter();
         let store = Store::open(&dir).unwrap();
-        let clock = Clock::manual();
-        let options = AuthOptions { signup: setting.signup, exposed: setting.exposed, clock: clock.clone() };
+        let options =
+            AuthOptions { signup: setting.signup, exposed: setting.exposed, clock: Clock::manual() };
         let auth = Auth::new(store.clone(), options).unwrap();
         let limits = Limits { max_running: 4, max_sequences: 8, queue_per_owner: 4, queue_total: 16 };
         let load = script.clone();
@@ -105,7 +103,7 @@ impl TestApp {
         drop(_inside);
         let running = Some(Running { runtime, shutdown, server, chat, engine });
         let addr = SocketAddr::from(([127, 0, 0, 1], port));
-        let app = Self { addr, script, store, auth, clock, setting, dir, _temp: temp, running };
+        let app = Self { addr, script, store, auth, setting, dir, _temp: temp, running };
         app.until("the model is loaded", || app.ask("GET", "/health/ready").send(app.addr).status == 200);
         app
     }
@@ -156,12 +154,7 @@ impl TestApp {
         let form = json!({"email": email, "password": PASSWORD, "full_name": name});
         let answer = ask("POST", "/api/auth/signup").json(&form).send(self.addr).expect(201).json();
         let text = |v: &Value| v.as_str().unwrap().to_owned();
-        Person {
-            id: text(&answer["user"]["id"]),
-            email,
-            token: text(&answer["session_token"]),
-            recovery_code: text(&answer["recovery_code"]),
-        }
+        Person { id: text(&answer["user"]["id"]), email, token: text(&answer["session_token"]) }
     }
 
     /// Another device of the same person.

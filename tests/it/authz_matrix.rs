@@ -97,6 +97,10 @@ fn routes() -> BTreeMap<(&'static str, &'static str), Route> {
     add("post", "/api/admin/invites", Admin, json!({"role": "king"}), &[], &[]);
     add("delete", "/api/admin/invites/{id}", Admin, none.clone(), &[("id", "invite")], &[]);
     add("get", "/api/admin/status", Admin, none.clone(), &[], &[]);
+    add("get", "/v1/models", Caller, none.clone(), &[], &[]);
+    let turns = json!({"messages": [{"role": "user", "content": "hello"}], "max_tokens": 3});
+    add("post", "/v1/chat/completions", Caller, turns, &[], &[]);
+    add("post", "/v1/completions", Caller, json!({"prompt": "hello", "max_tokens": 3}), &[], &[]);
     for path in ["/health", "/health/live", "/health/ready", "/metrics", "/api/openapi.json"] {
         add("get", path, Anybody, none.clone(), &[], &[]);
     }

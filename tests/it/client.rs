@@ -94,12 +94,22 @@ impl Ask {
         raw(addr, &self.bytes(addr)).unwrap_or_else(|e| panic!("{} {}: {e}", self.method, self.path))
     }
 
+    /// The same for a server that may be gone.
+    pub(crate) fn try_send(&self, addr: SocketAddr) -> io::Result<Answer> {
+        raw(addr, &self.bytes(addr))
+    }
+
     /// Sends it and keeps the answer open as a stream of events.
     pub(crate) fn stream(&self, addr: SocketAddr) -> EventStream {
-        let streaming = self.clone().header("accept", "text/event-stream");
-        let (head, body) = open(addr, &streaming.bytes(addr)).unwrap();
-        EventStream { head, body, text: Vec::new() }
+        try_stream(self, addr).unwrap()
     }
+}
+
+/// Opens a stream from a server that may be gone.
+pub(crate) fn try_stream(request: &Ask, addr: SocketAddr) -> io::Result<EventStream> {
+    let streaming = request.clone().header("accept", "text/event-stream");
+    let (head, body) = open(addr, &streaming.bytes(addr))?;
+    Ok(EventStream { head, body, text: Vec::new() })
 }
 
 /// Sends bytes as they are and reads one answer.
@@ -235,16 +245,24 @@ impl EventStream {
 
     /// The next event; `None` when the stream ended in good order.
     pub(crate) fn next(&mut self) -> Option<SseEvent> {
+        self.try_next().unwrap()
+    }
+
+    /// The same for a server that may be gone.
+    pub(crate) fn try_next(&mut self) -> io::Result<Option<SseEvent>> {
         loop {
             if let Some(end) = find(&self.text, b"\n\n") {
                 let block: Vec<u8> = self.text.drain(..end + 2).collect();
                 let block = String::from_utf8(block).unwrap();
                 if let Some(event) = parse(&block) {
-                    return Some(event);
+                    return Ok(Some(event));
                 }
                 continue;
             }
-            self.text.extend(self.body.piece().unwrap()?);
+            match self.body.piece()? {
+                Some(piece) => self.text.extend(piece),
+                None => return Ok(None),
+            }
         }
     }
 

@@ -14,6 +14,7 @@ mod engine; // the engine on a scripted model: fairness, bounds, cancelling, fau
 mod fixtures; // where files outside the repository are
 mod gguf_hostile; // model files that lie are refused in words
 mod gguf_writer; // writes small GGUF files for other tests
+mod kill9; // a killed server has lost nothing that it acknowledged
 mod parity; // logits of every architecture and quantization against llama.cpp's
 mod program; // the real binary, in a directory and an environment of its own
 mod script; // a model that says what a test over HTTP tells it to
@@ -26,4 +27,5 @@ mod tidy; // the house rules: imports, sizes, unsafe, names
 mod vocab; // tokenizers against the reference ids of real vocabularies
 mod web_chat; // writing to the parent over HTTP
 mod web_edge; // what every request passes and every answer carries
+mod web_openai; // `/v1` in OpenAI's shapes
 mod web_server; // sockets that behave badly, proxies, the end
