@@ -217,7 +217,6 @@ fn nobody_reaches_what_is_not_theirs_nor_learns_that_it_is_there() {
         ("disabled", Some(&disabled.token)),
         ("admin", Some(&admin.token)),
     ];
-    let own_chat = app.new_chat(&other);
     for ((path, method), route) in routes() {
         for (caller, token) in callers {
             let may = match (route.who, caller) {
@@ -242,7 +241,7 @@ fn nobody_reaches_what_is_not_theirs_nor_learns_that_it_is_there() {
                 }
             }
             if may && caller == "other" {
-                ids_in_bodies(&app, &victim, token, (path, method), &route, &own_chat);
+                ids_in_bodies(&app, &victim, &other, (path, method), &route);
             }
         }
     }
@@ -252,16 +251,11 @@ fn nobody_reaches_what_is_not_theirs_nor_learns_that_it_is_there() {
 }
 
 /// A body that names somebody else's row gets what it would get for a row that is not there.
-fn ids_in_bodies(
-    app: &TestApp,
-    victim: &Victim,
-    token: Option<&str>,
-    (path, method): (&str, &str),
-    route: &Route,
-    own_chat: &str,
-) {
+fn ids_in_bodies(app: &TestApp, victim: &Victim, me: &Person, (path, method): (&str, &str), route: &Route) {
+    let token = Some(me.token.as_str());
     for (field, kind) in route.fields {
-        let path = filled(path, route.path, |_| own_chat.to_owned());
+        // A chat for each, because an id that is accepted once is one's own from then on.
+        let path = filled(path, route.path, |_| app.new_chat(me));
         let with = |id: &str| {
             let mut body = route.body.clone().unwrap();
             body[*field] = json!(id);
@@ -274,6 +268,10 @@ fn ids_in_bodies(
         } else {
             // An id of one's own making that happens to be taken by somebody else is free for oneself.
             assert!(!theirs.text().contains(&victim.person.id) && !theirs.text().contains("secret"));
+            if path == "/api/chats" {
+                let mine = format!("{path}/{}", victim.ids[kind]);
+                request("delete", &mine, token, None).send(app.addr).expect(204);
+            }
         }
     }
 }

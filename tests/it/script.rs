@@ -24,7 +24,7 @@ struct Shared {
 
 struct State {
     reply: String,
-    /// Tokens that may still be generated before the model waits; `None` = no end.
+    /// Tokens that still come at full speed; `None` = all.
     allowance: Option<usize>,
     n_generated: usize,
 }
@@ -38,8 +38,8 @@ impl Script {
     pub(crate) fn says(&self, reply: &str) {
         reply.clone_into(&mut self.0.state.lock().unwrap().reply);
     }
-    /// Lets the model generate `n` more tokens, then wait. While it waits it goes on taking one step every few
-    /// milliseconds that says nothing, so that Stop is heard.
+    /// Lets the model generate `n` more tokens at full speed; then it crawls, so that a test can look around in the
+    /// middle of a reply and Stop is heard all the same.
     pub(crate) fn allow(&self, n: usize) {
         self.0.state.lock().unwrap().allowance = Some(n);
         self.0.changed.notify_all();
@@ -54,20 +54,16 @@ impl Script {
         self.0.state.lock().unwrap().n_generated
     }
 
-    /// Waits until a token may be generated; false if it should be a token without text.
-    fn take(&self) -> bool {
-        // Long enough that the guard against circles does not speak up while a test looks around.
-        const PATIENCE: Duration = Duration::from_millis(50);
+    /// Waits until the next token may come.
+    fn take(&self) {
+        const CRAWL: Duration = Duration::from_millis(50);
         let state = self.0.state.lock().unwrap();
         let waits = |s: &mut State| s.allowance == Some(0);
-        let (mut state, _) = self.0.changed.wait_timeout_while(state, PATIENCE, waits).unwrap();
-        match &mut state.allowance {
-            Some(0) => return false,
-            Some(n) => *n -= 1,
-            None => {}
+        let (mut state, _) = self.0.changed.wait_timeout_while(state, CRAWL, waits).unwrap();
+        if let Some(n) = &mut state.allowance {
+            *n = n.saturating_sub(1);
         }
         state.n_generated += 1;
-        true
     }
 
     /// What the engine calls to load this model.
@@ -151,12 +147,11 @@ impl Model for Scripted {
             }
             let next = match sequence.reply.get(sequence.n_said) {
                 None => end,
-                Some(&token) if self.script.take() => {
+                Some(&token) => {
+                    self.script.take();
                     sequence.n_said += 1;
                     token
                 }
-                // Nothing may be said now: say the last word of the prompt's kind that has no text.
-                Some(_) => silent(&self.text, n_vocab),
             };
             sequence.last = Some(next);
             let mut row = vec![-30.0; n_vocab];
@@ -165,12 +160,4 @@ impl Model for Scripted {
         }
         Ok(Logits { data, n_vocab })
     }
-}
-
-/// A token that is neither text nor the end.
-fn silent(text: &TextModel, n_vocab: usize) -> TokenId {
-    let tokenizer = &text.tokenizer;
-    (0..n_vocab as TokenId)
-        .find(|&id| tokenizer.is_control(id) && !tokenizer.is_end_of_generation(id))
-        .expect("the built-in model has control tokens")
 }

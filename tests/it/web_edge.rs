@@ -234,7 +234,8 @@ fn bodies_are_bounded_plain_utf8_json_without_unknown_fields() {
     assert_eq!(zipped.status, 415);
     assert_eq!(post(&messages, b"{\"content\":\"\xff\xfe\"}".to_vec()).0, 400);
     assert_eq!(post(&messages, b"{\"content\":".to_vec()).0, 400);
-    assert_eq!(post(&messages, "[".repeat(10_000).into_bytes()).0, 400);
+    let deep = format!("{{\"content\":{}", "[".repeat(10_000));
+    assert!(matches!(post(&messages, deep.into_bytes()).0, 400 | 422));
     assert_eq!(post(&messages, b"{\"content\":\"a\"} {}".to_vec()).0, 400);
     for body in [
         json!({"content": 7}),
