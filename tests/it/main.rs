@@ -2,8 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "what a test calls may panic as the test itself may")]
 
-mod architectures; // what architectures add to a plain llama
 mod app; // the real server in this process, on a port of its own
+mod architectures; // what architectures add to a plain llama
 mod auth; // accounts through `Auth` on a real store: who gets in, what it costs, what ends when
 mod authz_matrix; // every route, every id, every kind of caller
 mod browser; // the page in a real Chromium: its own suite in tests/browser
