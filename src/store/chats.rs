@@ -57,6 +57,9 @@ impl FromStr for Cursor {
     }
 }
 
+/// A chat with its newest messages.
+pub type FullChat = (Chat, Vec<Message>);
+
 /// Which part of the chat list.
 #[derive(Clone, Debug)]
 pub struct ChatPage {
@@ -116,7 +119,7 @@ impl UserStore {
         &self,
         page: &ChatPage,
         n_messages: usize,
-    ) -> Result<(Vec<(Chat, Vec<Message>)>, Option<Cursor>), StoreError> {
+    ) -> Result<(Vec<FullChat>, Option<Cursor>), StoreError> {
         let newest = MessagePage { limit: n_messages, before: None };
         self.read(|s| {
             let (chats, next) = self.chat_page(s, page)?;

@@ -416,3 +416,6 @@ impl InviteRow {
         Ok(invite)
     }
 }
+
+#[cfg(test)]
+mod tests;

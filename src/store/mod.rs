@@ -40,7 +40,7 @@ use disk::{DiskFile, Reserve};
 use tables::{Snapshot, Tables};
 use writer::{Core, Hints, Queue};
 
-pub use chats::{ChatPage, ChatPatch, Cursor, UserStore};
+pub use chats::{ChatPage, ChatPatch, Cursor, FullChat, UserStore};
 pub use messages::{Appended, MAX_SAFETY_BYTES, MessagePage, NewMessage, Parent, ReplyEnd};
 pub use search::{MAX_HITS, MAX_QUERY_CHARS, SearchHit};
 pub use sessions::{

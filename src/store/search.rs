@@ -83,9 +83,13 @@ impl UserStore {
     }
 }
 
-/// Text as it is compared: lower case.
+/// Text as it is compared: lower case by way of upper case, so that ß finds SS and every sigma the others.
 fn fold(text: &str) -> String {
-    text.chars().flat_map(char::to_lowercase).collect()
+    text.chars().flat_map(folded).collect()
+}
+
+fn folded(c: char) -> impl Iterator<Item = char> {
+    c.to_uppercase().flat_map(char::to_lowercase)
 }
 
 /// Some words around the first place where `text` contains `needle`.
@@ -98,7 +102,7 @@ fn found(text: &str, needle: &str) -> Option<String> {
             start = i;
             break;
         }
-        n_folded += c.to_lowercase().map(char::len_utf8).sum::<usize>();
+        n_folded += folded(c).map(char::len_utf8).sum::<usize>();
     }
     let before = text[..start].char_indices().rev().nth(SNIPPET_CHARS - 1).map_or(0, |(i, _)| i);
     let n_after = needle.chars().count() + SNIPPET_CHARS;
@@ -122,6 +126,7 @@ mod tests {
         check("I had a bad day", "good", None);
         check("ÜBER  uns\nbeide", "über", Some("ÜBER uns beide"));
         check("İİİ then x", "X", Some("İİİ then x"));
+        check("die Größe", "GRÖSSE", Some("die Größe"));
         check("日本語のテキスト", "テキ", Some("日本語のテキスト"));
         let long = format!("{}needle{}", "ä".repeat(500), "ö".repeat(500));
         let snippet = found(&long, "needle").unwrap();

@@ -224,7 +224,9 @@ impl Store {
             t.sessions_by_user.insert(key2(user, &grant.id).as_slice(), hash.as_slice())?;
             Ok(gone)
         })?;
-        gone.into_iter().for_each(|session| self.ended(user, Some(session)));
+        for session in gone {
+            self.ended(user, Some(session));
+        }
         Ok(session)
     }
     /// The live sessions of a person, newest first.

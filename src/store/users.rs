@@ -173,9 +173,8 @@ impl Admission {
     fn decide(&self, t: &Tables<'_>) -> Result<Role, StoreError> {
         let first = t.users.is_empty()?;
         match self {
-            Self::Setup if first => Ok(Role::Admin),
+            Self::Setup | Self::Open | Self::Granted(_) if first => Ok(Role::Admin),
             Self::Setup => Err(StoreError::Conflict("setup_done")),
-            Self::Open | Self::Granted(_) if first => Ok(Role::Admin),
             Self::Open => Ok(Role::Member),
             Self::Granted(role) => Ok(*role),
             Self::Invite(code) => super::sessions::live_invite(&t.invites, &code.hash())?

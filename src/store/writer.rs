@@ -188,9 +188,13 @@ impl Core {
 
     /// Opens the way to the file at the start. A full disk is no reason not to start: reads work.
     pub(super) fn settle(&self) -> Result<(), StoreError> {
-        match self.ready(false) {
-            Ok(_) | Err(StoreError::DiskFull) => Ok(()),
-            Err(e) => Err(e),
+        let handle = self.handle()?;
+        match handle.trial.settle().map_err(StoreError::from) {
+            Ok(()) => Ok(()),
+            Err(why) => {
+                self.replace(&handle, &why);
+                if why == StoreError::DiskFull { Ok(()) } else { Err(why) }
+            }
         }
     }
 
@@ -225,7 +229,9 @@ impl Core {
 
     fn refuse(&self, batch: Vec<Box<dyn Job>>, why: &StoreError) {
         self.counts.n_errors.fetch_add(batch.len() as u64, Ordering::Relaxed);
-        batch.into_iter().for_each(|job| job.answer(Err(why.clone())));
+        for job in batch {
+            job.answer(Err(why.clone()));
+        }
     }
 
     fn attempt(&self, handle: &Handle, batch: &mut [Box<dyn Job>]) -> Result<(), Failed> {

@@ -20,6 +20,10 @@ mod program; // the real binary, in a directory and an environment of its own
 mod script; // a model that says what a test over HTTP tells it to
 mod scripted_model; // a fake at the Model trait, whose steps the test can hold
 mod store; // what the store promises: accounts, sessions, chats, isolation, deletion, transfer
+mod store_disk; // a disk in memory that fails when told to
+mod store_faults; // the disk fails, the power is cut: nothing acknowledged is lost
+mod store_files; // damaged and foreign files, permissions, backup and restore
+mod store_model; // the store against a plain map
 mod store_people; // accounts for tests of the store
 mod stories; // greedy text of trained models, token by token
 mod templates; // chat templates of real models, hostile templates, and what a person cannot write

@@ -484,7 +484,7 @@ fn concurrent_writers_share_commits_and_none_is_lost() {
         for chat in &chats {
             let me = me.clone();
             s.spawn(move || {
-                (0..50).for_each(|n| drop(me.append_user_message(*chat, said(&n.to_string())).unwrap()))
+                (0..50).for_each(|n| drop(me.append_user_message(*chat, said(&n.to_string())).unwrap()));
             });
         }
     });
