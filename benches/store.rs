@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use mommygpt::domain::{ChatId, Email, MessageId, MessageText, Persona, Title};
 use mommygpt::store::{
-    Admission, ChatPage, DataKey, ImportChat, ImportMessage, ImportTree, MessagePage, NewMessage, NewUser, Parent,
-    PasswordRecord, RecoveryCode, SessionToken, Store, UserStore, WrapKey,
+    Admission, ChatPage, DataKey, ImportChat, ImportMessage, ImportTree, MessagePage, NewMessage, NewUser,
+    Parent, PasswordRecord, RecoveryCode, SessionToken, Store, UserStore, WrapKey,
 };
 
 /// How much is measured.
@@ -48,10 +48,11 @@ const FULL: Sizes = Sizes {
 fn main() {
     let args: Vec<String> = std::env::args().collect();
     let full = args.iter().any(|a| a == "--full");
-    let dir = args.iter().position(|a| a == "--dir").and_then(|i| args.get(i + 1)).map_or_else(
-        || PathBuf::from(env!("CARGO_TARGET_TMPDIR")),
-        PathBuf::from,
-    );
+    let dir = args
+        .iter()
+        .position(|a| a == "--dir")
+        .and_then(|i| args.get(i + 1))
+        .map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from);
     let sizes = if full { FULL } else { SMOKE };
     println!("store: {} sizes, in {}", if full { "full" } else { "smoke" }, dir.display());
     let dir = tempfile::tempdir_in(dir).expect("a folder to measure in");
@@ -156,11 +157,20 @@ fn writes(dir: &Path, sizes: &Sizes) {
     waits.sort();
     let disk = f64::midpoint(before, after);
     row("disk: syncs/s of one 4 KiB page, before and after", &format!("{before:.0} and {after:.0}"));
-    row(&format!("disk's rate x {} writers", sizes.n_writers), &format!("{:.0}/s", disk * sizes.n_writers as f64));
+    row(
+        &format!("disk's rate x {} writers", sizes.n_writers),
+        &format!("{:.0}/s", disk * sizes.n_writers as f64),
+    );
     let name = format!("acknowledged messages, {} writers", sizes.n_writers);
     row(&name, &format!("{:.0}/s", n as f64 / seconds));
-    row("  messages per commit, commits/s", &format!("{:.1}, {:.0}", n as f64 / commits as f64, commits as f64 / seconds));
-    row("  wait of one writer, p50 and p99", &format!("{:.1?} and {:.1?}", at(&waits, 0.5), at(&waits, 0.99)));
+    row(
+        "  messages per commit, commits/s",
+        &format!("{:.1}, {:.0}", n as f64 / commits as f64, commits as f64 / seconds),
+    );
+    row(
+        "  wait of one writer, p50 and p99",
+        &format!("{:.1?} and {:.1?}", at(&waits, 0.5), at(&waits, 0.99)),
+    );
 }
 
 fn message() -> NewMessage {
@@ -195,7 +205,8 @@ fn pages(dir: &Path, sizes: &Sizes) {
     let (token, me) = person(&store, 0);
     let tree = ImportTree { chats: vec![chat_of(&me, sizes.n_messages)], memories: Vec::new() };
     me.import(tree).expect("an import");
-    let chat = me.chats(&ChatPage { limit: 1, cursor: None, include_archived: true }).expect("a list").0[0].id;
+    let chat =
+        me.chats(&ChatPage { limit: 1, cursor: None, include_archived: true }).expect("a list").0[0].id;
     let newest = MessagePage { limit: 50, before: None };
     let times = timed(sizes.n_reads, |_| me.messages(chat, &newest).expect("a page"));
     let name = format!("newest page of 50 from {} messages, p50 and p99", sizes.n_messages);
@@ -204,7 +215,10 @@ fn pages(dir: &Path, sizes: &Sizes) {
     let times = timed(sizes.n_reads.min(sizes.n_messages / 50), |_| {
         next = me.messages(chat, &MessagePage { limit: 50, before: next.take() }).expect("a page").1;
     });
-    row("  paging back through all of it, p50 and p99", &format!("{:.0?} and {:.0?}", at(&times, 0.5), at(&times, 0.99)));
+    row(
+        "  paging back through all of it, p50 and p99",
+        &format!("{:.0?} and {:.0?}", at(&times, 0.5), at(&times, 0.99)),
+    );
     let start = Instant::now();
     let hits = me.search(&format!("message {}:", sizes.n_messages / 2), 10).expect("a search").len();
     row(&format!("  search to the middle, {hits} hit"), &format!("{:.0?}", start.elapsed()));
@@ -249,7 +263,10 @@ fn people(dir: &Path, sizes: &Sizes) {
     drop(store);
     let start = Instant::now();
     let store = Store::open(dir).expect("a store");
-    row(&format!("opening {} people x {} chats", sizes.n_people, sizes.n_chats), &format!("{:.0?}", start.elapsed()));
+    row(
+        &format!("opening {} people x {} chats", sizes.n_people, sizes.n_chats),
+        &format!("{:.0?}", start.elapsed()),
+    );
     row("  size of the file", &format!("{:.1} MiB", store.metrics().file_bytes as f64 / f64::from(1 << 20)));
     let page = ChatPage { limit: 50, cursor: None, include_archived: true };
     let times = timed(sizes.n_reads, |n| {
