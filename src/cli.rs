@@ -25,11 +25,16 @@ pub struct Cli {
 }
 
 const AFTER_HELP: &str = "\
-Every flag with an [env: ...] may stand there instead, and most in config.toml in the data directory
-(`port = 4467`, named like the flag with _ for -). A flag wins over the environment, the environment over the file.
+Every flag with an [env: ...] may stand there instead. Those of serve may stand in config.toml in the
+data directory too, named like the flag with _ for -: `port = 4467`.
+A flag wins over the environment, and the environment over the file.
 
-Also honoured: RUST_LOG (what is logged), NO_COLOR, XDG_DATA_HOME, HF_HOME, HF_HUB_OFFLINE, SOURCE_DATE_EPOCH (the
-time that `prompt` gives to templates), MOMMYGPT_FORCE_ISA=scalar|avx2|avxvnni|avx512|amx|neon (kernels, for tests).
+Also honoured:
+  RUST_LOG            what is logged, such as info or mommygpt=debug
+  NO_COLOR            no colours in the log
+  XDG_DATA_HOME       where data directories lie
+  SOURCE_DATE_EPOCH   the time that `prompt` gives to templates
+  MOMMYGPT_FORCE_ISA  scalar|avx2|avxvnni|avx512|amx|neon: kernels, for tests
 
 Exit codes: 0 good, 1 failed, 2 wrong usage, 3 bad data (database, model, backup).";
 

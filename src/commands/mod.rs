@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use mommygpt::auth::AuthError;
 use mommygpt::cli::{Cli, Command};
 use mommygpt::config::{self, ConfigError, Environment};
-use mommygpt::hub::HubError;
+use mommygpt::hub::{HubError, ModelFile};
 use mommygpt::model::ModelError;
 use mommygpt::store::StoreError;
 use mommygpt::text::TextError;
@@ -43,6 +43,10 @@ impl Failure {
     }
     pub(crate) fn bad_data(message: impl Into<String>) -> Self {
         Self { exit_code: 3, message: message.into() }
+    }
+    /// The same failure, saying of which model it is.
+    pub(crate) fn of(self, model: &ModelFile) -> Self {
+        Self { message: format!("{model}: {}", self.message), ..self }
     }
 }
 

@@ -34,7 +34,7 @@ pub(super) fn run(dir: Option<PathBuf>, args: RunArgs) -> Result<(), Failure> {
     let outcome = terminal::run(&engine, options);
     engine.shutdown();
     outcome.map_err(|e| match e.downcast::<EngineError>() {
-        Ok(e) => load_failure(&e),
+        Ok(e) => load_failure(&e).of(&model),
         Err(e) => Failure::failed(format!("{e:#}")),
     })
 }
@@ -65,8 +65,8 @@ pub(super) fn list(dir: &Path, out: &mut Out) -> Result<(), Failure> {
 /// `show MODEL`.
 pub(super) fn show(dir: &Path, model: &str, out: &mut Out) -> Result<(), Failure> {
     let file = Models::of(dir).resolve(Some(model))?;
-    let gguf = file.open()?;
-    let config = ModelConfig::from_gguf(&gguf, None)?;
+    let gguf = file.open_runnable()?;
+    let config = ModelConfig::from_gguf(&gguf, None).map_err(|e| Failure::from(e).of(&file))?;
     let template = ChatTemplate::from_gguf(&gguf).map_or_else(|e| e.to_string(), |t| t.origin().to_owned());
     let kv = config.kv_bytes_per_token() as u64;
     let rows = [

@@ -60,7 +60,7 @@ pub(super) fn perplexity(dir: Option<PathBuf>, args: &PerplexityArgs, out: &mut 
     let gguf = file.open_runnable()?;
     let (ids, bos) = match &args.file {
         Some(path) => {
-            let tokenizer = Tokenizer::from_gguf(&gguf)?;
+            let tokenizer = Tokenizer::from_gguf(&gguf).map_err(|e| Failure::from(e).of(&file))?;
             (tokenizer.encode_plain(&read_text(path)?, true)?, added_bos(&tokenizer)?)
         }
         None => (read_ids()?, None),
@@ -81,7 +81,7 @@ pub(super) fn perplexity(dir: Option<PathBuf>, args: &PerplexityArgs, out: &mut 
         device: config.device,
         max_sequences: 1,
     };
-    let mut model = model::load(&gguf, &options)?;
+    let mut model = model::load(&gguf, &options).map_err(|e| Failure::from(e).of(&file))?;
     let mut logits = match &args.logits {
         Some(path) => Some(Npy::create(path, n_windows * window)?),
         None => None,

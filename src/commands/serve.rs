@@ -63,7 +63,7 @@ pub(super) fn serve(
             tls,
         };
         let app = App::new(auth.clone(), engine.clone(), chat.clone(), web_options);
-        House { dir: &config.dir, auth, engine, chat, app }.keep(listener).await
+        House { dir: &config.dir, model: &model, auth, engine, chat, app }.keep(listener).await
     });
     // A hash or a store call that is still running must not hold the end up.
     runtime.shutdown_timeout(Duration::from_millis(100));
@@ -74,6 +74,7 @@ pub(super) fn serve(
 /// What runs while the server runs.
 struct House<'a> {
     dir: &'a Path,
+    model: &'a ModelFile,
     auth: Auth,
     engine: Engine,
     chat: ChatService,
@@ -104,7 +105,7 @@ impl House<'_> {
         let outcome = tokio::select! {
             _ = terminate.recv() => Ok(()),
             _ = interrupt.recv() => Ok(()),
-            failure = broken_model(&self.engine) => Err(failure),
+            failure = broken_model(&self.engine) => Err(failure.of(self.model)),
         };
         shutdown.cancel();
         let end = async {

@@ -19,8 +19,8 @@ const MAX_TEMPLATE_BYTES: u64 = 1 << 20;
 
 /// `tokenize`.
 pub(super) fn tokenize(dir: &Path, args: &TokenizeArgs, out: &mut Out) -> Result<(), Failure> {
-    let gguf = Models::of(dir).resolve(Some(&args.model))?.open()?;
-    let tokenizer = Tokenizer::from_gguf(&gguf)?;
+    let file = Models::of(dir).resolve(Some(&args.model))?;
+    let tokenizer = Tokenizer::from_gguf(&file.open()?).map_err(|e| Failure::from(e).of(&file))?;
     let text = stdin_text()?;
     let ids = tokenizer.encode_plain(&text, !args.no_special)?;
     let line: Vec<String> = ids.iter().map(ToString::to_string).collect();
@@ -71,7 +71,10 @@ pub(super) fn prompt(
             let eos = args.eos.as_deref().unwrap_or_default();
             ChatTemplate::from_source(&source, bos, eos)?
         }
-        None => ChatTemplate::from_gguf(&Models::of(dir).resolve(args.model.as_deref())?.open()?)?,
+        None => {
+            let file = Models::of(dir).resolve(args.model.as_deref())?;
+            ChatTemplate::from_gguf(&file.open()?).map_err(|e| Failure::from(e).of(&file))?
+        }
     };
     let messages = serde_json::from_str(&stdin_text()?)
         .map_err(|e| Failure::failed(format!("stdin is not a JSON list of messages: {e}")))?;

@@ -112,7 +112,10 @@ pub fn make(dir: &Path, more: &[String]) -> Result<LocalCa, LocalCaError> {
     let fingerprint = fingerprint(&authority, &authority_pem)?;
     // A fingerprint is 95 characters; the smallest code that holds them fits every terminal.
     let qr_code = QrCode::new(fingerprint.as_bytes())
-        .map(|code| code.render::<Dense1x2>().quiet_zone(true).build())
+        .map(|code| {
+            // Most terminals are dark: a lit block is the code's light.
+            code.render::<Dense1x2>().dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).build()
+        })
         .unwrap_or_default();
     Ok(LocalCa { authority, is_new_authority, certificate, key, names, fingerprint, qr_code })
 }
