@@ -60,7 +60,7 @@ impl ChatService {
         let PlainRequest { given, sampling: change, mut stop, max_tokens } = request;
         let mut sampling = prompt::sampling(&text, model.n_ctx);
         change(&mut sampling);
-        sampling.validate().map_err(invalid)?;
+        sampling.validate().map_err(|e| invalid(&e))?;
         if matches!(given, Given::Chat(_)) {
             stop.extend_from_slice(text.template.stop_strings());
         }
@@ -69,7 +69,7 @@ impl ChatService {
                 Given::Chat(turns) => text.encode_chat(&turns),
                 Given::Text(words) => text.tokenizer.encode_plain(&words, true),
             };
-            encoded.map_err(unreadable)
+            encoded.map_err(|e| unreadable(&e))
         })
         .await?;
         let n_prompt = tokens.len();
@@ -85,18 +85,18 @@ impl ChatService {
             max_tokens: max_tokens.map_or(room, |n| n.min(room)),
         });
         let generation = submitted.map_err(|e| match e {
-            EngineError::Invalid(param) => invalid(param),
+            EngineError::Invalid(param) => invalid(&param),
             other => other.into(),
         })?;
         Ok(PlainReply { generation, n_prompt, model })
     }
 }
 
-fn invalid(param: InvalidParam) -> ChatError {
-    Invalid::new(param.field, param.problem).into()
+fn invalid(param: &InvalidParam) -> ChatError {
+    Invalid::new(param.field, param.problem.clone()).into()
 }
 
-fn unreadable(error: TextError) -> ChatError {
+fn unreadable(error: &TextError) -> ChatError {
     match error {
         TextError::TooLong { .. } | TextError::Template(_) => {
             Invalid::new("messages", error.to_string()).into()

@@ -164,9 +164,9 @@ pub(crate) struct Invite {
     created_at: String,
     #[schema(format = "date-time")]
     expires_at: String,
-    /// Only in the answer that makes it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    invite: Option<String>,
+    /// What to hand on; only in the answer that makes it.
+    #[serde(rename = "invite", skip_serializing_if = "Option::is_none")]
+    code: Option<String>,
 }
 
 /// Every open invitation.
@@ -224,7 +224,7 @@ fn invite(info: &crate::store::InviteInfo, code: Option<String>) -> Invite {
         role: info.role.to_string(),
         created_at: info.created_at.to_string(),
         expires_at: info.expires_at.to_string(),
-        invite: code,
+        code,
     }
 }
 

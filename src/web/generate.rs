@@ -223,6 +223,7 @@ struct Queued {
 }
 
 #[derive(Serialize)]
+#[expect(clippy::struct_field_names, reason = "the names of the wire")]
 struct Prefill {
     prompt_tokens: usize,
     cached_tokens: usize,

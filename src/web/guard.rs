@@ -80,17 +80,16 @@ impl Guard {
         let started = Instant::now();
         let id = format!("{}-{:x}", self.run, self.n_requests.fetch_add(1, Ordering::Relaxed));
         let method = request.method().clone();
-        let mut response = match self.admit(&request) {
-            Err(refusal) => refusal.into_response(),
-            Ok(()) => {
-                let client = Client::new(peer, tls, request.headers(), &self.trusted_proxies);
-                request.extensions_mut().insert(client);
-                let answer = AssertUnwindSafe(self.router.clone().oneshot(request)).catch_unwind();
-                match answer.await {
-                    Ok(Ok(response)) => response,
-                    Ok(Err(never)) => match never {},
-                    Err(_panic) => ApiError::internal("a handler panicked").into_response(),
-                }
+        let mut response = if let Err(refusal) = self.admit(&request) {
+            refusal.into_response()
+        } else {
+            let client = Client::new(peer, tls, request.headers(), &self.trusted_proxies);
+            request.extensions_mut().insert(client);
+            let answer = AssertUnwindSafe(self.router.clone().oneshot(request)).catch_unwind();
+            match answer.await {
+                Ok(Ok(response)) => response,
+                Ok(Err(never)) => match never {},
+                Err(_panic) => ApiError::internal("a handler panicked").into_response(),
             }
         };
         let route = response
@@ -255,6 +254,24 @@ mod tests {
             vec![host, ("sec-fetch-site", "cross-site")],
         ] {
             assert!(refuse_cross_site(&headers(&bad)).is_err(), "{bad:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_answer_and_not_the_end() {
+        async fn broken() -> Response {
+            panic!("on purpose")
+        }
+        let router = Router::new().route("/broken", axum::routing::get(broken));
+        let hosts = HostList::new(([127, 0, 0, 1], 0).into(), &[]);
+        let guard = Guard::new(router, hosts, Vec::new(), Arc::new(HttpMetrics::new()));
+        for _ in 0..2 {
+            let mut request = Request::new(Body::empty());
+            *request.uri_mut() = "/broken".parse().unwrap();
+            request.headers_mut().insert(header::HOST, HeaderValue::from_static("localhost"));
+            let answer = guard.handle([127, 0, 0, 1].into(), false, request).await;
+            assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
+            assert_eq!(answer.headers()[header::CONTENT_SECURITY_POLICY], CONTENT_SECURITY_POLICY);
         }
     }
 

@@ -58,8 +58,8 @@ fn our_chat(chat: &Value, place: &str) -> Result<ImportChat, ApiError> {
     };
     let nodes =
         messages.iter().enumerate().map(|(i, m)| Node::read(m, &OURS, &format!("{place}.messages[{i}]")));
-    let nodes = nodes.collect::<Result<_, _>>()?;
-    build(chat, chat.get("title"), ("created_at", "updated_at"), nodes, place)
+    let nodes = nodes.collect::<Result<Vec<_>, _>>()?;
+    build(chat, chat.get("title"), ("created_at", "updated_at"), &nodes, place)
 }
 
 fn open_webui_chat(entry: &Value, place: &str) -> Result<ImportChat, ApiError> {
@@ -71,9 +71,9 @@ fn open_webui_chat(entry: &Value, place: &str) -> Result<ImportChat, ApiError> {
         node.key.clone_from(id);
         Ok(node)
     });
-    let nodes = nodes.collect::<Result<_, ApiError>>()?;
+    let nodes = nodes.collect::<Result<Vec<_>, ApiError>>()?;
     let title = entry.get("title").or_else(|| entry["chat"].get("title"));
-    build(entry, title, ("created_at", "updated_at"), nodes, place)
+    build(entry, title, ("created_at", "updated_at"), &nodes, place)
 }
 
 fn llama_cpp_chat(entry: &Value, place: &str) -> Result<ImportChat, ApiError> {
@@ -81,9 +81,9 @@ fn llama_cpp_chat(entry: &Value, place: &str) -> Result<ImportChat, ApiError> {
     let messages = array(entry.get("messages").unwrap_or(&Value::Null), &place_of)?;
     let nodes =
         messages.iter().enumerate().map(|(i, m)| Node::read(m, &LLAMA_CPP, &format!("{place_of}[{i}]")));
-    let nodes = nodes.collect::<Result<_, _>>()?;
+    let nodes = nodes.collect::<Result<Vec<_>, _>>()?;
     let chat = &entry["conv"];
-    build(chat, chat.get("name"), ("lastModified", "lastModified"), nodes, place)
+    build(chat, chat.get("name"), ("lastModified", "lastModified"), &nodes, place)
 }
 
 /// A message as it stands in a file, before it has its place.
@@ -170,7 +170,7 @@ fn build(
     chat: &Value,
     title: Option<&Value>,
     times: (&str, &str),
-    nodes: Vec<Node>,
+    nodes: &[Node],
     place: &str,
 ) -> Result<ImportChat, ApiError> {
     let created_at = time(chat.get(times.0));

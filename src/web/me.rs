@@ -31,12 +31,14 @@ pub(crate) struct ProfileChanges {
     /// Null takes the picture away.
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<String>)]
+    #[expect(clippy::option_option, reason = "absent, null and text are three things")]
     avatar_url: Option<Option<String>>,
     /// `mom`, `dad` or `parent`; a child's is chosen for it.
     persona: Option<String>,
 }
 
 /// Tells a field that is null from one that is absent.
+#[expect(clippy::option_option, reason = "absent, null and text are three things")]
 fn present<'de, D: Deserializer<'de>>(field: D) -> Result<Option<Option<String>>, D::Error> {
     Option::<String>::deserialize(field).map(Some)
 }

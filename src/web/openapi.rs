@@ -38,6 +38,10 @@ impl Routes {
         Self { router: Router::new(), paths: Paths::new(), schemas }
     }
 
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "handlers are functions, and routes read best without `&`"
+    )]
     /// Adds the handler under the path and method of its description `P`.
     pub(crate) fn add<P, H, T>(mut self, handler: H) -> Self
     where

@@ -68,15 +68,13 @@ pub async fn serve(listener: TcpListener, app: App, shutdown: CancellationToken)
                 }
             },
         };
-        match crowd.enter(peer.ip(), &server.guard) {
-            Some(place) => {
-                let server = server.clone();
-                connections.spawn(async move { server.connection(stream, peer, place).await });
-            }
-            None => {
-                server.guard.metrics().refused_connection();
-                let _ = stream.try_write(FULL);
-            }
+        if let Some(place) = crowd.enter(peer.ip(), &server.guard) {
+            let server = server.clone();
+            connections.spawn(async move { server.connection(stream, peer, place).await });
+        } else {
+            server.guard.metrics().refused_connection();
+            // Best effort: a full send buffer cannot be, on a fresh socket.
+            let _ = stream.try_write(FULL);
         }
     }
     drop(listener);

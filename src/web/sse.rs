@@ -17,7 +17,7 @@ use super::who::Leash;
 /// Proxies drop connections that are silent for a minute; also how soon a vanished reader is noticed.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// How often a stream asks whether its session has expired; a session that is ended says so by itself.
-const EXPIRY_CHECK: Duration = Duration::from_secs(60);
+const EXPIRY_CHECK: Duration = Duration::from_mins(1);
 /// A reader that finds many events waiting gets them in pieces of about this size.
 const MAX_BATCH_BYTES: usize = 16 << 10;
 

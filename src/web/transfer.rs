@@ -135,6 +135,7 @@ enum Place {
 
 /// What an import did.
 #[derive(Serialize, ToSchema)]
+#[expect(clippy::struct_field_names, reason = "counts are n_*")]
 pub(crate) struct ImportAnswer {
     n_chats: usize,
     n_messages: usize,

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::client::{Answer, Ask, EventStream, ask};
+use crate::client::{Answer, EventStream, ask};
 use crate::script::Script;
 
 /// Every account of the tests has it.
@@ -50,7 +50,7 @@ pub(crate) struct TestApp {
     pub(crate) auth: Auth,
     setting: Setting,
     dir: PathBuf,
-    _temp: Option<tempfile::TempDir>,
+    temp: Option<tempfile::TempDir>,
     running: Option<Running>,
 }
 
@@ -85,7 +85,7 @@ impl TestApp {
         let script = Script::new(setting.reply);
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let _inside = runtime.enter();
+        let inside = runtime.enter();
         let store = Store::open(&dir).unwrap();
         let options =
             AuthOptions { signup: setting.signup, exposed: setting.exposed, clock: Clock::manual() };
@@ -100,12 +100,11 @@ impl TestApp {
         let listener = runtime.block_on(TcpListener::bind(setting.bind)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let server = runtime.spawn(web::serve(listener, app, shutdown.clone()));
-        drop(_inside);
+        drop(inside);
+        runtime.block_on(engine.ready()).unwrap();
         let running = Some(Running { runtime, shutdown, server, chat, engine });
         let addr = SocketAddr::from(([127, 0, 0, 1], port));
-        let app = Self { addr, script, store, auth, setting, dir, _temp: temp, running };
-        app.until("the model is loaded", || app.ask("GET", "/health/ready").send(app.addr).status == 200);
-        app
+        Self { addr, script, store, auth, setting, dir, temp, running }
     }
 
     /// Ends the server as SIGTERM does and says how long that took.
@@ -127,13 +126,9 @@ impl TestApp {
     pub(crate) fn restart(mut self) -> Self {
         self.stop();
         let setting = std::mem::take(&mut self.setting);
-        let (dir, temp) = (self.dir.clone(), self._temp.take());
+        let (dir, temp) = (self.dir.clone(), self.temp.take());
         drop(self);
         Self::over(dir, temp, setting)
-    }
-
-    pub(crate) fn ask(&self, method: &str, path: &str) -> Ask {
-        ask(method, path)
     }
 
     pub(crate) fn get(&self, who: &Person, path: &str) -> Answer {
@@ -185,15 +180,15 @@ impl TestApp {
         let page = self.get(who, &format!("/api/chats/{chat}/messages?limit=200")).expect(200).json();
         page["messages"].as_array().unwrap().clone()
     }
+}
 
-    /// Polls until it is so.
-    #[track_caller]
-    pub(crate) fn until(&self, what: &str, mut so: impl FnMut() -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while !so() {
-            assert!(Instant::now() < deadline, "waited for: {what}");
-            std::thread::yield_now();
-        }
+/// Polls until it is so.
+#[track_caller]
+pub(crate) fn until(what: &str, mut so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_mins(1);
+    while !so() {
+        assert!(Instant::now() < deadline, "waited for: {what}");
+        std::thread::yield_now();
     }
 }
 

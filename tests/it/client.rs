@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 /// Longest wait for any byte; far above what a loaded machine needs.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_mins(1);
 
 /// A request being put together. `host` and `accept: application/json` are set unless the test says otherwise.
 #[derive(Clone)]
@@ -68,23 +68,21 @@ impl Ask {
     /// The bytes of the request.
     pub(crate) fn bytes(&self, addr: SocketAddr) -> Vec<u8> {
         let has = |name: &str| self.headers.iter().any(|(n, _)| n.eq_ignore_ascii_case(name));
-        let mut out = format!("{} {} HTTP/1.1\r\n", self.method, self.path);
+        let mut lines = vec![format!("{} {} HTTP/1.1", self.method, self.path)];
         if !has("host") {
-            out += &format!("host: {addr}\r\n");
+            lines.push(format!("host: {addr}"));
         }
         if !has("accept") {
-            out += "accept: application/json\r\n";
+            lines.push("accept: application/json".to_owned());
         }
-        for (name, value) in &self.headers {
-            out += &format!("{name}: {value}\r\n");
-        }
+        lines.extend(self.headers.iter().map(|(name, value)| format!("{name}: {value}")));
         if let Some(body) = &self.body
             && !has("transfer-encoding")
             && !has("content-length")
         {
-            out += &format!("content-length: {}\r\n", body.len());
+            lines.push(format!("content-length: {}", body.len()));
         }
-        let mut bytes = (out + "\r\n").into_bytes();
+        let mut bytes = (lines.join("\r\n") + "\r\n\r\n").into_bytes();
         bytes.extend_from_slice(self.body.as_deref().unwrap_or_default());
         bytes
     }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -58,21 +58,29 @@ fn fifty_kills_while_writing_and_streaming_lose_nothing_acknowledged() {
     let mut server = server;
     for round in 0..ROUNDS {
         let stop = Arc::new(AtomicBool::new(false));
+        let (acknowledged, heard) = mpsc::channel();
         let writers: Vec<_> = (0..WRITERS)
             .map(|_| {
                 let (addr, token, journal, stop) =
                     (address(&server), token.clone(), journal.clone(), stop.clone());
-                std::thread::spawn(move || write(addr, &token, &journal, &stop))
+                let acknowledged = acknowledged.clone();
+                std::thread::spawn(move || write(addr, &token, &journal, &stop, &acknowledged))
             })
             .collect();
         let delay = random.delay();
+        // Every other round ends among acknowledgements; the rest may end before the first one.
+        if round % 2 == 0 {
+            heard.recv_timeout(Duration::from_mins(1)).unwrap();
+        }
         let kill_at = Instant::now() + delay;
         while Instant::now() < kill_at {
             std::thread::park_timeout(kill_at.saturating_duration_since(Instant::now()));
         }
         drop(server); // SIGKILL
         stop.store(true, Ordering::Relaxed);
-        writers.into_iter().for_each(|w| w.join().unwrap());
+        for writer in writers {
+            writer.join().unwrap();
+        }
         server = program.serve(&[]);
         verify(address(&server), &token, &journal.lock().unwrap(), round, delay);
     }
@@ -92,7 +100,13 @@ fn address(server: &Server) -> SocketAddr {
 }
 
 /// Makes a chat and writes into it until the server is gone.
-fn write(addr: SocketAddr, token: &str, journal: &Mutex<Journal>, stop: &AtomicBool) {
+fn write(
+    addr: SocketAddr,
+    token: &str,
+    journal: &Mutex<Journal>,
+    stop: &AtomicBool,
+    acknowledged: &mpsc::Sender<()>,
+) {
     let chat = new_id();
     let made = ask("POST", "/api/chats").bearer(token).json(&json!({"id": chat})).try_send(addr);
     if !made.is_ok_and(|a| a.status == 201) {
@@ -110,9 +124,13 @@ fn write(addr: SocketAddr, token: &str, journal: &Mutex<Journal>, stop: &AtomicB
             let mut journal = journal.lock().unwrap();
             match event.event.as_str() {
                 // The first byte of the answer comes after the message is durable.
-                "message" => drop(journal.messages.insert(id.clone())),
+                "message" => {
+                    journal.messages.insert(id.clone());
+                    // Nobody listens once the round's delay runs.
+                    let _ = acknowledged.send(());
+                }
                 "done" => {
-                    drop(journal.replies.insert(event.data["id"].as_str().unwrap().to_owned(), event.data))
+                    journal.replies.insert(event.data["id"].as_str().unwrap().to_owned(), event.data);
                 }
                 _ => {}
             }

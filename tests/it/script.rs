@@ -78,6 +78,12 @@ impl Script {
     }
 }
 
+/// A reply long enough that a test can look around in the middle of it, and without circles.
+pub(crate) fn count_to(n: usize) -> String {
+    let words: Vec<String> = (0..n).map(|i| i.to_string()).collect();
+    words.join(" ")
+}
+
 /// Room for every reply of the tests.
 const CONTEXT: usize = 2048;
 

@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::app::{Person, TestApp, new_id};
+use crate::app::{Person, TestApp, new_id, until};
 use crate::client::{SseEvent, ask};
 
 /// A reply long enough that a test can look around in the middle of it, and without circles.
 fn long_reply() -> String {
-    (0..200).map(|i| format!("{i} ")).collect()
+    crate::script::count_to(200)
 }
 
 fn deltas(events: &[SseEvent]) -> String {
@@ -104,7 +104,7 @@ fn stop_keeps_what_there_is() {
     app.script.allow(30);
     let mut stream = app.send(&ada, &chat, &json!({"content": "count"}));
     stream.until("delta");
-    app.until("thirty tokens", || app.script.n_generated() >= 30);
+    until("thirty tokens", || app.script.n_generated() >= 30);
     let stopped = ask("POST", &format!("/api/chats/{chat}/stop")).bearer(&ada.token).send(app.addr);
     assert_eq!(stopped.status, 204);
     // The partial reply is stored when Stop is answered.
@@ -135,7 +135,7 @@ fn a_closed_reader_changes_nothing() {
     stream.until("delta");
     drop(stream);
     app.script.release();
-    app.until("the reply is stored whole", || {
+    until("the reply is stored whole", || {
         let reply = app.messages(&ada, &chat).pop().unwrap();
         let whole = reply["content"].as_str().unwrap().trim_end() == long_reply().trim_end();
         reply["finish_reason"] == "stop" && whole

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::app::{Person, TestApp};
+use crate::app::{Person, TestApp, until};
 use crate::client::{Answer, ask};
 
 fn complete(app: &TestApp, token: &str, body: &Value) -> Answer {
@@ -46,7 +46,7 @@ fn a_key_generates_text_and_opens_nothing_else() {
     // Dead when deleted.
     let keys = || app.get(&ada, "/api/me/keys").expect(200).json();
     // Noted in the background, because reading must not need a write.
-    app.until("its use is noted", || keys()["keys"][0]["last_used_at"].is_string());
+    until("its use is noted", || keys()["keys"][0]["last_used_at"].is_string());
     let keys = keys();
     assert!(!keys.to_string().contains(&key));
     app.delete(&ada, &format!("/api/me/keys/{}", keys["keys"][0]["id"].as_str().unwrap())).expect(204);
@@ -167,6 +167,19 @@ fn what_is_not_honoured_is_refused_in_openais_form_and_nobody_is_disturbed() {
             );
         }
     }
+    let mut other = hello();
+    other["model"] = json!("gpt-4");
+    let answer = complete(&app, &ada.token, &other).expect(404).json();
+    assert_eq!(answer["error"]["code"], "model_not_found");
+    let long = json!({"messages": [{"role": "user", "content": "word ".repeat(5000)}]});
+    assert_eq!(complete(&app, &ada.token, &long).status, 400);
+    complete(&app, &ada.token, &hello()).expect(200);
+}
+
+#[test]
+fn fields_beyond_us_are_refused_by_name() {
+    let app = TestApp::start();
+    let ada = app.sign_up("ada");
     let refused = |field: &str, value: Value| {
         let mut body = hello();
         body[field] = value;
@@ -193,20 +206,13 @@ fn what_is_not_honoured_is_refused_in_openais_form_and_nobody_is_disturbed() {
     refused("stream_options", json!({"include_usage": true}));
     refused("stop", json!(vec!["x"; 17]));
     refused("stop", json!("x".repeat(65)));
-    let mut other = hello();
-    other["model"] = json!("gpt-4");
-    let answer = complete(&app, &ada.token, &other).expect(404).json();
-    assert_eq!(answer["error"]["code"], "model_not_found");
-    let long = json!({"messages": [{"role": "user", "content": "word ".repeat(5000)}]});
-    assert_eq!(complete(&app, &ada.token, &long).status, 400);
-    complete(&app, &ada.token, &hello()).expect(200);
 }
 
 #[test]
 fn a_client_that_hangs_up_frees_the_model() {
     let app = TestApp::start();
     let ada = app.sign_up("ada");
-    let reply: String = (0..400).map(|i| format!("{i} ")).collect();
+    let reply = crate::script::count_to(400);
     app.script.says(&reply);
     app.script.allow(3);
     let mut body = hello();
@@ -219,7 +225,7 @@ fn a_client_that_hangs_up_frees_the_model() {
         let text = ask("GET", "/metrics").send(app.addr);
         text.text().lines().any(|l| l == "mommygpt_requests_processing 0")
     };
-    app.until("nothing runs", running);
+    until("nothing runs", running);
     let cancelled = ask("GET", "/metrics").send(app.addr);
     assert!(cancelled.text().contains("mommygpt_generations_total{finish_reason=\"cancelled\"} 1"));
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use mommygpt::web::WebOptions;
 use serde_json::json;
 
-use crate::app::{Setting, TestApp};
+use crate::app::{Setting, TestApp, until};
 use crate::client::{ask, connect, raw, read_head};
 
 /// The server gives a silent or dawdling client ten seconds (fifteen for a body); a loaded machine some more.
@@ -41,10 +41,10 @@ fn clients_that_say_nothing_or_half_a_word_are_hung_up_on() {
 #[test]
 fn a_head_past_the_buffer_and_broken_requests_are_refused_and_the_server_lives() {
     let app = TestApp::start();
-    let many: String = (0..10_000).map(|i| format!("x-{i}: y\r\n")).collect();
+    let many = (0..10_000).map(|i| format!("x-{i}: y")).collect::<Vec<_>>().join("\r\n");
     let long = "a".repeat(1 << 20);
     for request in [
-        format!("GET / HTTP/1.1\r\nhost: localhost\r\n{many}\r\n"),
+        format!("GET / HTTP/1.1\r\nhost: localhost\r\n{many}\r\n\r\n"),
         format!("GET / HTTP/1.1\r\nhost: localhost\r\nx: {long}\r\n\r\n"),
         format!("GET /{long} HTTP/1.1\r\nhost: localhost\r\n\r\n"),
         "GET / HTTP/1.1\r\nhost: localhost\r\n folded: x\r\n\r\n".to_owned(),
@@ -80,10 +80,10 @@ fn many_idle_streams_and_one_more_guest() {
         let text = ask("GET", "/metrics").send(app.addr).expect(200);
         text.text().lines().any(|l| l == "mommygpt_sse_open 200")
     };
-    app.until("all are open", open);
+    until("all are open", open);
     app.sign_in(&ada);
     drop(streams);
-    app.until("all are closed", || {
+    until("all are closed", || {
         ask("GET", "/metrics").send(app.addr).text().lines().any(|l| l == "mommygpt_sse_open 0")
     });
 }
@@ -130,7 +130,7 @@ fn the_server_stops_within_five_seconds_and_streams_end_in_good_order() {
     let idle: Vec<_> =
         (0..100).map(|_| ask("GET", "/api/events").bearer(&ada.token).stream(app.addr)).collect();
     let chat = app.new_chat(&ada);
-    let reply: String = (0..200).map(|i| format!("{i} ")).collect();
+    let reply = crate::script::count_to(200);
     app.script.says(&reply);
     app.script.allow(5);
     let mut writing = app.send(&ada, &chat, &json!({"content": "count"}));
