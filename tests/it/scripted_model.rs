@@ -11,38 +11,38 @@ use mommygpt::model::{Batch, Gguf, Logits, LogitsFor, Model, ModelConfig, ModelE
 use mommygpt::text::TextModel;
 
 /// How long a test waits for what must happen.
-pub const PATIENCE: Duration = Duration::from_mins(1);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What follows a sequence's tokens.
-pub type Next = fn(&[TokenId]) -> TokenId;
+pub(crate) type Next = fn(&[TokenId]) -> TokenId;
 
 /// A chunk as the model saw it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Row {
-    pub seq: SeqId,
+pub(crate) struct Row {
+    pub(crate) seq: SeqId,
     /// Position of its first token.
-    pub start: usize,
-    pub tokens: Vec<TokenId>,
+    pub(crate) start: usize,
+    pub(crate) tokens: Vec<TokenId>,
 }
 
 /// The test's hold on the model inside the engine; it outlives a reload.
 #[derive(Clone, Default)]
-pub struct Remote(Arc<(Mutex<State>, Condvar)>);
+pub(crate) struct Remote(Arc<(Mutex<State>, Condvar)>);
 
 #[derive(Default)]
-pub struct State {
+pub(crate) struct State {
     /// Steps that may still run; `None` is any number.
     permits: Option<usize>,
     /// Batches that were handed in, the one that waits for a permit included.
-    pub steps: Vec<Vec<Row>>,
-    pub n_loads: usize,
-    pub n_dropped: usize,
+    pub(crate) steps: Vec<Vec<Row>>,
+    pub(crate) n_loads: usize,
+    pub(crate) n_dropped: usize,
     /// Sequences alive now, and the most there ever were.
-    pub n_live: usize,
-    pub n_live_max: usize,
+    pub(crate) n_live: usize,
+    pub(crate) n_live_max: usize,
     /// A step with this token fails, or panics.
-    pub error_at: Option<TokenId>,
-    pub panic_at: Option<TokenId>,
+    pub(crate) error_at: Option<TokenId>,
+    pub(crate) panic_at: Option<TokenId>,
 }
 
 impl Remote {
@@ -55,25 +55,25 @@ impl Remote {
         out
     }
     /// Steps wait from now on.
-    pub fn hold(&self) {
+    pub(crate) fn hold(&self) {
         self.change(|s| s.permits = Some(0));
     }
     /// Lets `n` steps through.
-    pub fn allow(&self, n: usize) {
+    pub(crate) fn allow(&self, n: usize) {
         self.change(|s| s.permits = s.permits.map(|p| p + n));
     }
     /// Lets all steps through.
-    pub fn release(&self) {
+    pub(crate) fn release(&self) {
         self.change(|s| s.permits = None);
     }
-    pub fn set(&self, f: impl FnOnce(&mut State)) {
+    pub(crate) fn set(&self, f: impl FnOnce(&mut State)) {
         self.change(f);
     }
-    pub fn see<T>(&self, f: impl FnOnce(&State) -> T) -> T {
+    pub(crate) fn see<T>(&self, f: impl FnOnce(&State) -> T) -> T {
         f(&self.state())
     }
     /// Waits until `f` gives something.
-    pub fn wait<T>(&self, what: &str, mut f: impl FnMut(&State) -> Option<T>) -> T {
+    pub(crate) fn wait<T>(&self, what: &str, mut f: impl FnMut(&State) -> Option<T>) -> T {
         let mut out = None;
         let (_guard, timeout) = self
             .0
@@ -87,11 +87,11 @@ impl Remote {
         out.unwrap()
     }
     /// Waits until `n` batches have been handed in.
-    pub fn wait_steps(&self, n: usize) {
+    pub(crate) fn wait_steps(&self, n: usize) {
         self.wait(&format!("step {n}"), |s| (s.steps.len() >= n).then_some(()));
     }
     /// The tokens of every sequence in the order of their beginnings: by the first token.
-    pub fn order_of_starts(&self) -> Vec<TokenId> {
+    pub(crate) fn order_of_starts(&self) -> Vec<TokenId> {
         self.see(|s| s.steps.iter().flatten().filter(|r| r.start == 0).map(|r| r.tokens[0]).collect())
     }
 }
@@ -105,17 +105,17 @@ struct ScriptedModel {
     n_made: u32,
 }
 
-pub fn builtin_path() -> std::path::PathBuf {
+pub(crate) fn builtin_path() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("models/mommy-v0-q8_0.gguf")
 }
 
 /// The built-in model's vocabulary and template.
-pub fn builtin_text() -> TextModel {
+pub(crate) fn builtin_text() -> TextModel {
     TextModel::from_gguf(&Gguf::open(&builtin_path()).unwrap()).unwrap()
 }
 
 /// What a loader gives: a scripted model of this context length.
-pub fn load(remote: &Remote, n_ctx: usize, next: Next) -> Result<Loaded, LoadError> {
+pub(crate) fn load(remote: &Remote, n_ctx: usize, next: Next) -> Result<Loaded, LoadError> {
     let text = builtin_text();
     let config = ModelConfig {
         architecture: "scripted".into(),
