@@ -1,0 +1,120 @@
+//! The engine on the built-in model: what an answer says depends on its prompt alone, not on who else talks or on what
+//! is warm.
+
+use mommygpt::engine::{
+    Engine, EngineOptions, Event, Finish, GenerateRequest, Generation, ModelSource, Owner, SamplingParams,
+    Timings,
+};
+use mommygpt::model::{Device, LoadOptions, TokenId};
+use mommygpt::text::{Speaker, Turn};
+use tokio::time::timeout;
+
+use crate::scripted_model::{PATIENCE, builtin_path};
+
+const N_TOKENS: usize = 60;
+
+async fn start(max_running: usize) -> Engine {
+    let load = LoadOptions { n_ctx: None, n_threads: 1, device: Device::Cpu, max_sequences: 8 };
+    let gguf = ModelSource::File(builtin_path());
+    let engine = Engine::start(EngineOptions { gguf, load, max_running, queue_per_owner: 8, queue_total: 32 });
+    timeout(PATIENCE, engine.ready()).await.unwrap().unwrap();
+    engine
+}
+
+fn prompt(engine: &Engine, said: &[&str]) -> Vec<TokenId> {
+    let speakers = [Speaker::User, Speaker::Assistant].into_iter().cycle();
+    let turns: Vec<Turn> = std::iter::zip(speakers, said).map(|(who, what)| Turn::new(who, *what)).collect();
+    engine.text().unwrap().encode_chat(&turns).unwrap()
+}
+
+fn request(owner: u128, prompt: Vec<TokenId>, sampling: SamplingParams) -> GenerateRequest {
+    GenerateRequest { owner: Owner(owner), prompt, sampling, stop: vec![], max_tokens: N_TOKENS }
+}
+
+async fn finish(mut generation: Generation) -> (String, Finish, Timings) {
+    let mut text = String::new();
+    loop {
+        let event = timeout(PATIENCE, generation.events.recv()).await.unwrap().unwrap();
+        match event {
+            Event::Delta { text: piece, .. } => text += &piece,
+            Event::Done { finish_reason, timings } => return (text, finish_reason, timings),
+            Event::Failed(why) => panic!("{why}"),
+            Event::Queued { .. } | Event::Prefill { .. } => {}
+        }
+    }
+}
+
+const OPENERS: [&str; 4] = [
+    "I had a bad day.",
+    "My dog died this morning and I cannot stop crying about it.",
+    "Guess what, I passed the driving test!",
+    "I can't sleep. Every night I lie awake and think of everything that I did wrong at work.",
+];
+
+#[tokio::test]
+async fn greedy_text_is_the_same_alone_and_among_others() {
+    let engine = start(4).await;
+    let mut alone = Vec::new();
+    for (i, opener) in OPENERS.iter().enumerate() {
+        let request = request(i as u128, prompt(&engine, &[opener]), SamplingParams::greedy());
+        alone.push(finish(engine.submit(request).unwrap()).await);
+    }
+    assert!(alone.iter().all(|(text, ..)| text.len() > 10), "{alone:?}");
+    // Other owners, so that nothing is warm.
+    let together: Vec<Generation> = OPENERS
+        .iter()
+        .enumerate()
+        .map(|(i, opener)| {
+            let prompt = prompt(&engine, &[opener]);
+            engine.submit(request(100 + i as u128, prompt, SamplingParams::greedy())).unwrap()
+        })
+        .collect();
+    for (generation, (text, finish_reason, timings)) in std::iter::zip(together, alone) {
+        let (shared_text, shared_finish, shared_timings) = finish(generation).await;
+        assert_eq!((shared_text, shared_finish), (text, finish_reason));
+        assert_eq!((shared_timings.cache_n, shared_timings.predicted_n), (0, timings.predicted_n));
+    }
+}
+
+#[tokio::test]
+async fn greedy_text_is_the_same_warm_and_cold() {
+    let engine = start(1).await;
+    let (answer, ..) =
+        finish(engine.submit(request(1, prompt(&engine, &OPENERS[..1]), SamplingParams::greedy())).unwrap()).await;
+    let second = prompt(&engine, &[OPENERS[0], &answer, "I failed an exam."]);
+    let (warm, _, warm_timings) =
+        finish(engine.submit(request(1, second.clone(), SamplingParams::greedy())).unwrap()).await;
+    let (cold, _, cold_timings) =
+        finish(engine.submit(request(2, second.clone(), SamplingParams::greedy())).unwrap()).await;
+    assert_eq!(warm, cold);
+    assert_eq!(cold_timings.cache_n, 0);
+    assert!(warm_timings.cache_n as usize > prompt(&engine, &OPENERS[..1]).len(), "{warm_timings:?}");
+    assert_eq!((warm_timings.cache_n + warm_timings.prompt_n) as usize, second.len());
+}
+
+#[tokio::test]
+async fn a_seed_gives_its_text_again() {
+    let engine = start(2).await;
+    let seeded = |owner, seed| {
+        let sampling = SamplingParams { seed: Some(seed), ..SamplingParams::neutral() };
+        finish(engine.submit(request(owner, prompt(&engine, &OPENERS[3..]), sampling)).unwrap())
+    };
+    let (first, again, other) = (seeded(1, 7).await.0, seeded(2, 7).await.0, seeded(3, 8).await.0);
+    assert_eq!(first, again);
+    assert_ne!(first, other);
+}
+
+#[tokio::test]
+async fn a_missing_or_broken_file_is_said_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let broken = dir.path().join("broken.gguf");
+    std::fs::write(&broken, b"not a model").unwrap();
+    for path in [broken, dir.path().join("missing.gguf")] {
+        let load = LoadOptions { n_ctx: None, n_threads: 1, device: Device::Cpu, max_sequences: 2 };
+        let gguf = ModelSource::File(path.clone());
+        let options = EngineOptions { gguf, load, max_running: 1, queue_per_owner: 1, queue_total: 1 };
+        let error = timeout(PATIENCE, Engine::start(options).ready()).await.unwrap().unwrap_err();
+        println!("{error}");
+        assert!(error.to_string().contains(path.file_name().unwrap().to_str().unwrap()), "{error}");
+    }
+}
