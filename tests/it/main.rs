@@ -16,6 +16,7 @@ mod gguf_hostile; // model files that lie are refused in words
 mod gguf_writer; // writes small GGUF files for other tests
 mod kill9; // a killed server has lost nothing that it acknowledged
 mod parity; // logits of every architecture and quantization against llama.cpp's
+mod engine_builtin; // the engine on the built-in model: texts depend on prompts alone
 mod program; // the real binary, in a directory and an environment of its own
 mod script; // a model that says what a test over HTTP tells it to
 mod scripted_model; // a fake at the Model trait, whose steps the test can hold
