@@ -9,7 +9,7 @@ mod keys;
 
 use std::io::{self, IsTerminal as _, Read as _, Write};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use rustyline::error::ReadlineError;
 
 use self::conversation::{Conversation, Ended};
@@ -62,7 +62,8 @@ pub fn run(engine: &Engine, options: Options) -> anyhow::Result<()> {
 }
 
 async fn one_answer(conversation: &mut Conversation, message: String) -> anyhow::Result<()> {
-    let message = MessageText::parse(message)?.into_string();
+    let parsed = MessageText::parse(message).map_err(|e| anyhow!("the message {}", e.problem));
+    let message = parsed?.into_string();
     let is_terminal = io::stdout().is_terminal();
     let mut out = Lines::new(io::stdout(), is_terminal);
     let mut keys = Keys::interrupt_only();

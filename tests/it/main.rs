@@ -11,12 +11,12 @@ mod cli; // what the real binary prints, refuses and exits with
 mod cli_text; // tokenize, prompt, safety, run and the model verbs
 mod client; // a plain-socket HTTP client
 mod engine; // the engine on a scripted model: fairness, bounds, cancelling, faults, warm sequences
+mod engine_builtin; // the engine on the built-in model: texts depend on prompts alone
 mod fixtures; // where files outside the repository are
 mod gguf_hostile; // model files that lie are refused in words
 mod gguf_writer; // writes small GGUF files for other tests
 mod kill9; // a killed server has lost nothing that it acknowledged
 mod parity; // logits of every architecture and quantization against llama.cpp's
-mod engine_builtin; // the engine on the built-in model: texts depend on prompts alone
 mod program; // the real binary, in a directory and an environment of its own
 mod script; // a model that says what a test over HTTP tells it to
 mod scripted_model; // a fake at the Model trait, whose steps the test can hold
@@ -28,6 +28,7 @@ mod store_model; // the store against a plain map
 mod store_people; // accounts for tests of the store
 mod stories; // greedy text of trained models, token by token
 mod templates; // chat templates of real models, hostile templates, and what a person cannot write
+mod terminal; // `run` without a terminal: one message in, one answer out
 mod tidy; // the house rules: imports, sizes, unsafe, names
 mod vocab; // tokenizers against the reference ids of real vocabularies
 mod web_chat; // writing to the parent over HTTP
