@@ -30,6 +30,7 @@ pub use self::request::{
     CancelHandle, Event, Finish, GenerateRequest, Generation, InvalidParam, Owner, Timings,
 };
 pub use self::sampler::SamplingParams;
+pub use crate::model::TokenId;
 use crate::model::gguf::Gguf;
 use crate::model::{self, Model, ModelError};
 use crate::text::{TextError, TextModel};

@@ -236,16 +236,8 @@ fn likeliest(logits: &[f32]) -> Option<Candidate> {
 
 /// Fills `kept` with what the filters leave; `best` is always among it.
 fn select_candidates(params: &SamplingParams, logits: &[f32], best: Candidate, kept: &mut Vec<Candidate>) {
-    let numbers = logits.iter().enumerate().filter(|(_, l)| l.is_finite());
-    kept.clear();
-    kept.extend(numbers.map(|(id, &logit)| Candidate { id: id as TokenId, logit }));
-    let top_k = if params.top_k == 0 { kept.len() } else { params.top_k as usize };
-    if top_k < kept.len() {
-        kept.select_nth_unstable_by(top_k - 1, by_likelihood);
-        kept.truncate(top_k);
-        // The order decides which candidate a draw hits, so it must not hang on the selection's internals.
-        kept.sort_unstable_by(by_likelihood);
-    }
+    let top_k = if params.top_k == 0 { logits.len() } else { params.top_k as usize };
+    select_top_k(logits, top_k, kept);
     let probability = |c: &Candidate| f64::from(c.logit - best.logit).exp();
     let n_top_p = if params.top_p < 1.0 {
         let total: f64 = kept.iter().map(probability).sum();
@@ -256,6 +248,30 @@ fn select_candidates(params: &SamplingParams, logits: &[f32], best: Candidate, k
     kept.truncate(n_top_p);
     if params.min_p > 0.0 {
         kept.retain(|c| probability(c) >= f64::from(params.min_p));
+    }
+}
+
+/// Fills `kept` with the `top_k` likeliest, in one pass: once that many are known, most of a vocabulary is below the least
+/// of them and costs one comparison.
+fn select_top_k(logits: &[f32], top_k: usize, kept: &mut Vec<Candidate>) {
+    let n_buffered = top_k.saturating_mul(4);
+    let mut above = f32::NEG_INFINITY;
+    kept.clear();
+    for (id, &logit) in logits.iter().enumerate() {
+        // An equal one that comes later has the larger id, and loses.
+        if logit > above && logit.is_finite() {
+            kept.push(Candidate { id: id as TokenId, logit });
+            if kept.len() == n_buffered {
+                kept.select_nth_unstable_by(top_k - 1, by_likelihood);
+                above = kept[top_k - 1].logit;
+                kept.truncate(top_k);
+            }
+        }
+    }
+    if top_k < logits.len() {
+        // The order decides which candidate a draw hits, so it must not hang on the selection's internals.
+        kept.sort_unstable_by(by_likelihood);
+        kept.truncate(top_k);
     }
 }
 

@@ -1,50 +1,14 @@
-//! The engine on a scripted model: fairness, bounds, cancelling, faults, warm sequences.
-
-use std::sync::{Arc, OnceLock, mpsc};
+//! The engine on a scripted model: fairness, bounds, cancelling, warm sequences.
 
 use mommygpt::engine::{
-    Engine, EngineError, EngineState, Event, Finish, GenerateRequest, Generation, Limits, LoadError, Owner,
-    SamplingParams, loop_guard,
+    EngineError, Event, Finish, GenerateRequest, Generation, Limits, Owner, SamplingParams, TokenId,
+    loop_guard,
 };
-use mommygpt::model::{ModelError, TokenId};
-use mommygpt::text::Tokenizer;
-use tokio::time::timeout;
 
-use crate::scripted_model::{self, Next, PATIENCE, Remote, builtin_text};
-
-const ADA: Owner = Owner(1);
-const BOB: Owner = Owner(2);
-/// Ordinary tokens of the built-in vocabulary start below this, and there are more than a thousand.
-const FIRST_WORD: TokenId = 300;
-const N_CTX: usize = 2048;
-
-fn limits() -> Limits {
-    Limits { max_running: 4, max_sequences: 8, queue_per_owner: 4, queue_total: 16 }
-}
-
-/// Goes on and on, never twice the same way: depends on everything before.
-fn endless(tokens: &[TokenId]) -> TokenId {
-    let hash = tokens.iter().fold(7_u32, |h, t| h.wrapping_mul(31).wrapping_add(*t));
-    FIRST_WORD + (hash >> 8) % 1000
-}
-
-fn tokenizer() -> &'static Tokenizer {
-    static TOKENIZER: OnceLock<Arc<Tokenizer>> = OnceLock::new();
-    TOKENIZER.get_or_init(|| builtin_text().tokenizer)
-}
-
-fn end_token() -> TokenId {
-    static END: OnceLock<TokenId> = OnceLock::new();
-    *END.get_or_init(|| {
-        let tokenizer = tokenizer();
-        (0..tokenizer.n_vocab() as TokenId).find(|&id| tokenizer.is_end_of_generation(id)).unwrap()
-    })
-}
-
-/// Ends when the sequence has a multiple of 16 tokens.
-fn to_sixteen(tokens: &[TokenId]) -> TokenId {
-    if tokens.len().is_multiple_of(16) { end_token() } else { endless(tokens) }
-}
+use crate::generations::{
+    ADA, BOB, FIRST_WORD, N_CTX, endless, finish, limits, next_event, reason, request, said, start, text_of,
+    to_sixteen, tokenizer,
+};
 
 /// Says one word for ever.
 fn stuck(_: &[TokenId]) -> TokenId {
@@ -56,70 +20,6 @@ fn control(_: &[TokenId]) -> TokenId {
     let tokenizer = tokenizer();
     let mut ids = 0..tokenizer.n_vocab() as TokenId;
     ids.find(|&id| tokenizer.is_control(id) && !tokenizer.is_end_of_generation(id)).unwrap()
-}
-
-async fn start(limits: Limits, next: Next) -> (Engine, Remote) {
-    let remote = Remote::default();
-    let for_engine = remote.clone();
-    let engine = Engine::start_with(limits, move || scripted_model::load(&for_engine, N_CTX, next));
-    timeout(PATIENCE, engine.ready()).await.unwrap().unwrap();
-    (engine, remote)
-}
-
-/// A prompt of `n` tokens that all say who wrote it.
-fn request(owner: Owner, n: usize, max_tokens: usize) -> GenerateRequest {
-    let prompt = vec![FIRST_WORD + owner.0 as TokenId; n];
-    GenerateRequest { owner, prompt, sampling: SamplingParams::greedy(), stop: vec![], max_tokens }
-}
-
-async fn next_event(generation: &mut Generation) -> Event {
-    timeout(PATIENCE, generation.events.recv()).await.expect("an event in time").expect("a last event")
-}
-
-async fn until(generation: &mut Generation, wanted: impl Fn(&Event) -> bool) -> Event {
-    loop {
-        let event = next_event(generation).await;
-        if wanted(&event) {
-            return event;
-        }
-        assert!(!matches!(event, Event::Done { .. } | Event::Failed(_)), "ended early: {event:?}");
-    }
-}
-
-/// All text, and the last event.
-async fn finish(mut generation: Generation) -> (String, Event) {
-    let mut text = String::new();
-    loop {
-        match next_event(&mut generation).await {
-            Event::Delta { text: piece, .. } => text += &piece,
-            end @ (Event::Done { .. } | Event::Failed(_)) => {
-                assert!(generation.events.recv().await.is_none(), "nothing comes after the end");
-                return (text, end);
-            }
-            Event::Queued { .. } | Event::Prefill { .. } => {}
-        }
-    }
-}
-
-fn reason(end: &Event) -> Option<Finish> {
-    match end {
-        Event::Done { finish_reason, .. } => Some(*finish_reason),
-        _ => None,
-    }
-}
-
-fn text_of(tokens: &[TokenId]) -> String {
-    let bytes: Vec<u8> = tokens.iter().flat_map(|&id| tokenizer().token_bytes(id).to_vec()).collect();
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-/// What a scripted model says after a prompt.
-fn said(next: Next, prompt: &[TokenId], n_max: usize) -> Vec<TokenId> {
-    let mut tokens = prompt.to_vec();
-    while tokens.len() < prompt.len() + n_max && next(&tokens) != end_token() {
-        tokens.push(next(&tokens));
-    }
-    tokens.split_off(prompt.len())
 }
 
 #[tokio::test]
@@ -396,113 +296,4 @@ async fn warm_sequences_are_few() {
         }
     }
     assert_eq!(remote.see(|s| s.n_live_max), 3);
-}
-
-#[tokio::test]
-async fn a_failed_step_costs_only_the_sequence_that_broke_it() {
-    let (engine, remote) = start(limits(), to_sixteen).await;
-    let poison = FIRST_WORD + 3;
-    remote.set(|s| s.error_at = Some(poison));
-    remote.hold();
-    let good: Vec<Generation> = [ADA, BOB].map(|owner| engine.submit(request(owner, 5, 100)).unwrap()).into();
-    let bad = engine.submit(request(Owner(3), 5, 100)).unwrap();
-    remote.release();
-    let (_, end) = finish(bad).await;
-    assert!(matches!(&end, Event::Failed(why) if why.contains("a scripted error")), "{end:?}");
-    for (owner, generation) in std::iter::zip([ADA, BOB], good) {
-        let (text, end) = finish(generation).await;
-        assert_eq!(reason(&end), Some(Finish::Stop));
-        assert_eq!(text, text_of(&said(to_sixteen, &request(owner, 5, 100).prompt, 100)));
-    }
-    assert_eq!((engine.metrics().finished.error, engine.state()), (1, EngineState::Ready));
-}
-
-#[tokio::test]
-async fn after_a_panic_the_model_is_loaded_again_and_the_queue_goes_on() {
-    let (engine, remote) = start(Limits { max_running: 1, ..limits() }, to_sixteen).await;
-    let poison = FIRST_WORD + 3;
-    remote.set(|s| s.panic_at = Some(poison));
-    remote.hold();
-    let bad = engine.submit(request(Owner(3), 5, 100)).unwrap();
-    remote.wait_steps(1);
-    let good = engine.submit(request(ADA, 5, 100)).unwrap();
-    remote.release();
-    assert!(matches!(finish(bad).await.1, Event::Failed(_)));
-    assert_eq!(reason(&finish(good).await.1), Some(Finish::Stop));
-    assert_eq!(remote.see(|s| (s.n_loads, s.n_dropped)), (2, 1));
-    // A model that only breaks is given up; the process lives.
-    for _ in 0..3 {
-        match engine.submit(request(Owner(3), 5, 100)) {
-            Ok(bad) => assert!(matches!(finish(bad).await.1, Event::Failed(_))),
-            Err(e) => assert!(matches!(e, EngineError::Load(_)), "{e}"),
-        }
-        let _ = timeout(PATIENCE, engine.ready()).await.unwrap();
-    }
-    assert!(matches!(engine.state(), EngineState::Failed(_)));
-    assert!(matches!(engine.submit(request(ADA, 5, 10)), Err(EngineError::Load(_))));
-}
-
-#[tokio::test]
-async fn a_model_that_does_not_load_says_why() {
-    let refuse = || Err(LoadError::Model(ModelError::Unsupported("architecture abacus".into())));
-    let engine = Engine::start_with(limits(), refuse);
-    let error = timeout(PATIENCE, engine.ready()).await.unwrap().unwrap_err();
-    assert!(error.to_string().contains("architecture abacus"), "{error}");
-    assert!(matches!(engine.state(), EngineState::Failed(why) if why.contains("abacus")));
-    assert!(matches!(engine.submit(request(ADA, 5, 10)), Err(EngineError::Load(_))));
-    let engine = Engine::start_with(limits(), || panic!("out of beads"));
-    let error = timeout(PATIENCE, engine.ready()).await.unwrap().unwrap_err();
-    assert!(error.to_string().contains("out of beads"), "{error}");
-}
-
-#[tokio::test]
-async fn nothing_is_taken_while_the_model_loads() {
-    let (go, wait) = mpsc::channel::<()>();
-    let remote = Remote::default();
-    let engine = Engine::start_with(limits(), move || {
-        wait.recv().unwrap();
-        scripted_model::load(&remote, N_CTX, to_sixteen)
-    });
-    assert_eq!(engine.state(), EngineState::Loading);
-    assert!(engine.text().is_none() && engine.model_info().is_none() && !engine.metrics().loaded);
-    assert!(matches!(engine.submit(request(ADA, 5, 10)), Err(EngineError::NotReady)));
-    go.send(()).unwrap();
-    timeout(PATIENCE, engine.ready()).await.unwrap().unwrap();
-    assert_eq!(engine.model_info().unwrap().name, "scripted");
-    assert!(engine.submit(request(ADA, 5, 10)).is_ok());
-}
-
-#[tokio::test]
-async fn shutdown_ends_what_runs_and_what_waits() {
-    let (engine, remote) = start(Limits { max_running: 1, ..limits() }, endless).await;
-    remote.hold();
-    let running = engine.submit(request(ADA, 5, 2000)).unwrap();
-    remote.wait_steps(1);
-    let waiting = engine.submit(request(BOB, 5, 2000)).unwrap();
-    let for_thread = engine.clone();
-    let shutdown = tokio::task::spawn_blocking(move || for_thread.shutdown());
-    let refused = async {
-        while !matches!(engine.submit(request(Owner(9), 5, 10)), Err(EngineError::NotReady)) {
-            tokio::task::yield_now().await;
-        }
-    };
-    timeout(PATIENCE, refused).await.unwrap();
-    remote.release();
-    timeout(PATIENCE, shutdown).await.unwrap().unwrap();
-    assert_eq!(remote.see(|s| s.n_dropped), 1);
-    assert_eq!(reason(&finish(running).await.1), Some(Finish::Cancelled));
-    assert_eq!(reason(&finish(waiting).await.1), Some(Finish::Cancelled));
-    assert!(matches!(engine.submit(request(ADA, 5, 10)), Err(EngineError::NotReady)));
-    engine.shutdown();
-}
-
-#[tokio::test]
-async fn the_thread_ends_with_the_last_handle() {
-    let (engine, remote) = start(limits(), endless).await;
-    let other = engine.clone();
-    let mut running = other.submit(request(ADA, 5, 2000)).unwrap();
-    drop(engine);
-    until(&mut running, |e| matches!(e, Event::Delta { .. })).await;
-    drop(other);
-    remote.wait("the model is dropped", |s| (s.n_dropped == 1).then_some(()));
 }

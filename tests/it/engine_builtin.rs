@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::scripted_model::{PATIENCE, builtin_path};
 
-const N_TOKENS: usize = 40;
+const N_TOKENS: usize = 24;
 
 async fn start(max_running: usize) -> Engine {
     let load = LoadOptions { n_ctx: None, n_threads: 1, device: Device::Cpu, max_sequences: 8 };

@@ -10,9 +10,11 @@ mod browser; // the page in a real Chromium: its own suite in tests/browser
 mod cli; // what the real binary prints, refuses and exits with
 mod cli_text; // tokenize, prompt, safety, run and the model verbs
 mod client; // a plain-socket HTTP client
-mod engine; // the engine on a scripted model: fairness, bounds, cancelling, faults, warm sequences
+mod engine; // the engine on a scripted model: fairness, bounds, cancelling, warm sequences
 mod engine_builtin; // the engine on the built-in model: texts depend on prompts alone
+mod engine_faults; // the engine when a step, the model or a load breaks, and when it ends
 mod fixtures; // where files outside the repository are
+mod generations; // what tests of the engine ask of it and hear from it
 mod gguf_hostile; // model files that lie are refused in words
 mod gguf_writer; // writes small GGUF files for other tests
 mod kill9; // a killed server has lost nothing that it acknowledged

@@ -5,7 +5,8 @@ use crate::program::Program;
 #[test]
 fn the_answer_alone_stands_on_stdout_and_nothing_is_stored() {
     let program = Program::new();
-    for ran in [program.good(&["run", "I had a bad day."], ""), program.good(&["run"], "I had a bad day.\n")] {
+    for ran in [program.good(&["run", "I had a bad day."], ""), program.good(&["run"], "I had a bad day.\n")]
+    {
         assert!(ran.stdout.trim().len() > 1 && ran.stdout.ends_with('\n'), "{ran:?}");
         assert_eq!(ran.stdout, format!("{}\n", ran.stdout.trim()));
         assert_eq!(ran.stderr, "");
