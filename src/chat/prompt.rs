@@ -3,8 +3,7 @@
 //! A message is never cut. Where older exchanges are left out, that is said with the reply.
 
 use crate::domain::{Memory, MemoryId, Message, MessageId, Timestamp, User};
-use crate::engine::{ModelInfo, SamplingParams};
-use crate::model::TokenId;
+use crate::engine::{ModelInfo, SamplingParams, TokenId};
 use crate::text::{Speaker, TextError, TextModel, Turn};
 
 use super::persona;
