@@ -64,17 +64,14 @@ pub(super) fn prompt(
     environment: &Environment,
     out: &mut Out,
 ) -> Result<(), Failure> {
-    let template = match &args.template {
-        Some(path) => {
-            let source = template_source(path)?;
-            let bos = args.bos.as_deref().unwrap_or_default();
-            let eos = args.eos.as_deref().unwrap_or_default();
-            ChatTemplate::from_source(&source, bos, eos)?
-        }
-        None => {
-            let file = Models::of(dir).resolve(args.model.as_deref())?;
-            ChatTemplate::from_gguf(&file.open()?).map_err(|e| Failure::from(e).of(&file))?
-        }
+    let template = if let Some(path) = &args.template {
+        let source = template_source(path)?;
+        let bos = args.bos.as_deref().unwrap_or_default();
+        let eos = args.eos.as_deref().unwrap_or_default();
+        ChatTemplate::from_source(&source, bos, eos)?
+    } else {
+        let file = Models::of(dir).resolve(args.model.as_deref())?;
+        ChatTemplate::from_gguf(&file.open()?).map_err(|e| Failure::from(e).of(&file))?
     };
     let messages = serde_json::from_str(&stdin_text()?)
         .map_err(|e| Failure::failed(format!("stdin is not a JSON list of messages: {e}")))?;
