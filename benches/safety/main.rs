@@ -25,7 +25,7 @@ fn argument(name: &str) -> Option<PathBuf> {
 
 fn main() {
     let flag = |name: &str| std::env::args().any(|a| a == name);
-    let root = argument("--root").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let path = argument("--cases").unwrap_or_else(|| root.join("../shared/fixtures/crisis/cases.tsv"));
     let seed = argument("--seed").and_then(|s| s.to_str()?.parse().ok()).unwrap_or(42);
     let Some(cases) = training::cases(&path, seed) else {

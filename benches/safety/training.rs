@@ -1,7 +1,7 @@
 //! Training and cross-validation of the crisis check; used by the bench that writes the weights and by the test that
 //! holds the promise.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use mommygpt::chat::safety::Kind;
@@ -12,11 +12,11 @@ const N_FOLDS: usize = 5;
 /// Share of stems in common from which a training line counts as nearly the same as a held-out case.
 const NEAR: f32 = 0.5;
 /// Safe cases that may be shown the card, when the threshold is chosen: below the promise of 6%, for what is unseen.
-const SAFE_SHARE: f32 = 0.045;
+const SAFE_SHARE: f32 = 0.04;
 /// Wordings taken of a line that stands for several.
-const N_WORDINGS: usize = 12;
-const N_TRAININGS: u64 = 3;
-const EPOCHS: usize = 20;
+const N_WORDINGS: usize = 24;
+const N_TRAININGS: u64 = 2;
+const EPOCHS: usize = 12;
 const RATE: f32 = 0.25;
 const L2: f32 = 1e-4;
 
@@ -26,7 +26,8 @@ pub(crate) struct Line {
     pub(crate) kind: String,
     pub(crate) text: String,
     windows: Vec<Vec<u32>>,
-    stems: HashSet<String>,
+    /// Hashes of its words' stems, sorted.
+    stems: Vec<u64>,
     /// How much it counts in training.
     weight: f32,
 }
@@ -57,7 +58,7 @@ fn read(path: &Path, weight: f32) -> Vec<Line> {
         let wordings = wordings(text);
         let weight = weight / (wordings.len() as f32).sqrt();
         for text in wordings {
-            let stems = features::stems(&text).into_iter().collect();
+            let stems = stems(&text);
             let windows = features::windows(&text);
             out.push(Line { danger: label == "danger", kind: kind.into(), text, windows, stems, weight });
         }
@@ -87,9 +88,25 @@ fn wordings(text: &str) -> Vec<String> {
     out
 }
 
+fn stems(text: &str) -> Vec<u64> {
+    let hash =
+        |stem: &String| stem.bytes().fold(17, |h: u64, b| h.wrapping_mul(0x0100_0000_01b3) ^ u64::from(b));
+    let mut stems: Vec<u64> = features::stems(text).iter().map(hash).collect();
+    stems.sort_unstable();
+    stems.dedup();
+    stems
+}
+
 fn near(a: &Line, b: &Line) -> bool {
-    let shared = a.stems.intersection(&b.stems).count() as f32;
-    shared / ((a.stems.len() + b.stems.len()) as f32 - shared).max(1.0) > NEAR
+    let (a, b) = (&a.stems, &b.stems);
+    let (mut i, mut j, mut shared) = (0, 0, 0);
+    while i < a.len() && j < b.len() {
+        let (x, y) = (a[i], b[j]);
+        shared += usize::from(x == y);
+        i += usize::from(x <= y);
+        j += usize::from(y <= x);
+    }
+    shared as f32 > NEAR * (a.len() + b.len() - shared) as f32
 }
 
 /// A repeatable shuffle (xorshift).

@@ -7,6 +7,7 @@ mod architectures; // what architectures add to a plain llama
 mod auth; // accounts through `Auth` on a real store: who gets in, what it costs, what ends when
 mod authz_matrix; // every route, every id, every kind of caller
 mod browser; // the page in a real Chromium: its own suite in tests/browser
+mod chat; // the chat service: durable first, stop, resume, retries, siblings, devices, memory, danger
 mod cli; // what the real binary prints, refuses and exits with
 mod cli_text; // tokenize, prompt, safety, run and the model verbs
 mod client; // a plain-socket HTTP client
@@ -21,6 +22,7 @@ mod kill9; // a killed server has lost nothing that it acknowledged
 mod parity; // logits of every architecture and quantization against llama.cpp's
 mod program; // the real binary, in a directory and an environment of its own
 mod script; // a model that says what a test over HTTP tells it to
+mod safety; // the crisis check on held-out cases, and what it must never miss
 mod scripted_model; // a fake at the Model trait, whose steps the test can hold
 mod store; // what the store promises: accounts, sessions, chats, isolation, deletion, transfer
 mod store_disk; // a disk in memory that fails when told to

@@ -85,7 +85,7 @@ pub struct Danger {
 /// Trained weights; see [`classifier`].
 static WEIGHTS: &[u8] = include_bytes!("../../../assets/safety/weights.bin");
 /// How much further over the line an answer must be than a message: it speaks of danger and of help by its nature.
-const REPLY_MARGIN: f32 = 1.5;
+const REPLY_MARGIN: f32 = 3.0;
 
 fn classifier() -> &'static Weights {
     static CLASSIFIER: OnceLock<Weights> = OnceLock::new();
