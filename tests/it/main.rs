@@ -21,8 +21,8 @@ mod gguf_writer; // writes small GGUF files for other tests
 mod kill9; // a killed server has lost nothing that it acknowledged
 mod parity; // logits of every architecture and quantization against llama.cpp's
 mod program; // the real binary, in a directory and an environment of its own
-mod script; // a model that says what a test over HTTP tells it to
 mod safety; // the crisis check on held-out cases, and what it must never miss
+mod script; // a model that says what a test over HTTP tells it to
 mod scripted_model; // a fake at the Model trait, whose steps the test can hold
 mod store; // what the store promises: accounts, sessions, chats, isolation, deletion, transfer
 mod store_disk; // a disk in memory that fails when told to
