@@ -44,14 +44,29 @@ export class Conversation {
   async load() {
     if (this.isNew) return;
     const page = await api.messages(this.id);
-    for (const message of page.messages) this.put(message);
-    if (!this.loaded) this.nextCursor = page.next_cursor ?? null;
+    this.#takePage(page, this.run?.replyId);
     this.loaded = true;
     const followed = this.leaf && !this.run && newestLeaf(this.messages, this.leaf);
     this.leaf = this.run ? this.leaf : (followed || lastId(this.messages));
     this.changed("messages");
     const last = this.messages.get(this.leaf);
     if (last && !this.run && (last.is_user || !last.finish_reason)) this.join();
+  }
+
+  /**
+   * Takes the newest page in. Where it does not reach what was known, that is forgotten: a chat has no holes.
+   * Of the answer `growing` here, the store has only what it had at its last checkpoint.
+   */
+  #takePage(page, growing = null) {
+    const reaches = page.messages.some((message) => this.messages.has(message.id));
+    if (!this.loaded || (!reaches && !this.run)) {
+      this.messages.clear();
+      this.nextCursor = page.next_cursor ?? null;
+      this.leaf = null;
+    }
+    for (const message of page.messages) {
+      if (message.id !== growing) this.put(message);
+    }
   }
 
   async loadEarlier() {
@@ -78,7 +93,9 @@ export class Conversation {
 
   /** Shows the person's message at once and sends it. The id is made here: sending it twice stores it once. */
   async send(content) {
-    const message = { id: uuid(), chat_id: this.id, parent_id: this.leaf, content, is_user: true, created_at: new Date().toISOString(), status: "sending" };
+    // What never reached the server cannot be answered; the new message stands beside it.
+    const parent = this.path().findLast((message) => message.status !== "failed")?.id ?? null;
+    const message = { id: uuid(), chat_id: this.id, parent_id: parent, content, is_user: true, created_at: new Date().toISOString(), status: "sending" };
     this.put(message);
     this.leaf = message.id;
     await this.deliver(message.id);
@@ -229,8 +246,7 @@ export class Conversation {
   }
 
   async #reload() {
-    const page = await api.messages(this.id);
-    for (const message of page.messages) this.put(message);
+    this.#takePage(await api.messages(this.id));
     this.leaf = this.leaf && this.messages.has(this.leaf) ? newestLeaf(this.messages, this.leaf) : lastId(this.messages);
     this.changed("messages");
   }

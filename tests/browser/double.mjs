@@ -16,14 +16,14 @@ const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
  * Starts it on a free port. `options`, which a test may change while it runs:
  * `reply(text)` gives the answer's deltas; `cut` = bytes per network write (0: whole events); `pauseMs` between deltas;
  * `breakAfter` = deltas after which a stream's connection is cut once; `refuse` = a list of statuses for the next sends; `deaf` = store what is sent, and break the line instead of answering;
- * `queue` = positions to report first; `safety(text)` = a kind of danger.
+ * `queue` = positions to report first; `next()` = what to wait for before the answer goes on, `pauseMs` if absent; `safety(text)` = a kind of danger.
  */
 export async function startDouble(assets, options = {}) {
   const house = {
     user: { id: randomUUID(), email: "ada@example.org", full_name: "Ada", avatar_url: null, role: "admin", persona: "mom", created_at: now(), updated_at: now() },
     signedIn: true, chats: new Map(), messages: new Map(), runs: new Map(), devices: new Set(), memories: [], nextEvent: 1, requests: [],
   };
-  const set = { reply: (text) => [`You said: ${text}`], cut: 0, pauseMs: 0, breakAfter: null, refuse: [], deaf: false, queue: [], safety: () => null, ...options };
+  const set = { reply: (text) => [`You said: ${text}`], cut: 0, pauseMs: 0, breakAfter: null, refuse: [], deaf: false, queue: [], safety: () => null, next: () => pause(set.pauseMs), ...options };
   const server = http.createServer((request, response) => handle(house, set, assets, request, response).catch((error) => {
     if (!response.headersSent) send(response, 500, { error: { code: "double", message: String(error) } });
     else response.destroy();
@@ -189,7 +189,7 @@ async function write(house, set, run, chatId, asked) {
   put("message", asked);
   for (const position of set.queue) {
     put("progress", { queue_position: position });
-    await pause(set.pauseMs);
+    await set.next();
   }
   put("progress", { prompt_tokens: 100, cached_tokens: 40, processed_tokens: 30 });
   const reply = { id: randomUUID(), chat_id: chatId, parent_id: asked.id, content: "", is_user: false, created_at: now() };
@@ -197,7 +197,7 @@ async function write(house, set, run, chatId, asked) {
   house.messages.set(reply.id, reply);
   const deltas = set.reply(asked.content);
   for (const text of deltas) {
-    await pause(set.pauseMs);
+    await set.next();
     if (run.stopped) break;
     reply.content += text;
     put("delta", { id: reply.id, text });

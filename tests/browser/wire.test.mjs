@@ -72,12 +72,20 @@ test("a refusal is told in the server's words", async () => {
 
 test("the place in the queue is shown, then the reading, then the words", async () => {
   double.set.queue = [3, 1];
-  double.set.pauseMs = 300;
+  const waiting = [];
+  double.set.next = () => new Promise((resolve) => waiting.push(resolve));
+  const goOn = async () => (await until("the server to wait", () => waiting.shift()))();
   await say(page, "hello");
   await page.waitForSelector(".waiting-text:has-text('3 are before you')");
+  await goOn();
   await page.waitForSelector(".waiting-text:has-text('You are next')");
+  await goOn();
   await page.waitForSelector(".waiting progress");
+  await goOn();
   await page.waitForSelector(".message.writing .words:has-text('Once')");
+  double.set.next = () => null;
+  await goOn();
+  assert.equal(await answer(page), STORY);
 });
 
 test("Stop keeps what was said, and Esc stops, too", async () => {
