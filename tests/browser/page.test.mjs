@@ -1,7 +1,7 @@
 // The main job, as a newcomer and their family would do it: the real server, the built-in model, a real browser.
 
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
+import { after, before, beforeEach, test } from "node:test";
 
 import { DEADLINE_MS, answer, ask, openDevice, say, signIn, signUp, startBrowser, startHouse, until } from "./house.mjs";
 
@@ -23,6 +23,8 @@ after(async () => {
   await browser.close();
   await house.stop();
 });
+
+beforeEach(() => page.evaluate(() => document.querySelectorAll("dialog").forEach((dialog) => dialog.close())));
 
 const newChat = async () => {
   await page.click("#new-chat");
@@ -130,7 +132,7 @@ test("rename, pin, archive, and delete with a way back", async () => {
   await page.waitForSelector(".chat-group:has(h2:text-is('Pinned')) .chat-name:has-text('Supper')");
   await menu("Supper", "Delete");
   await until("the list without it", async () => !(await listed()).some((title) => title.includes("Supper")));
-  await page.click(".toast-action");
+  await page.click(".toast:has-text('Deleted') .toast-action");
   await page.waitForSelector(".chat-name:has-text('Supper')");
   await page.reload();
   await page.waitForSelector(".chat-name:has-text('Supper')");
@@ -177,8 +179,8 @@ test("settings: name, picture, who answers, memories, devices", async () => {
   await page.fill(".inline-form input", "My sister is called Lena.");
   await page.click(".inline-form button[type=submit]");
   await page.waitForSelector(".row-title:text-is('My sister is called Lena.')");
-  await page.click(".row button[aria-label=Forget]");
-  await page.waitForSelector(".row", { state: "detached" });
+  await page.click(".row:has-text('called Lena') button[aria-label=Forget]");
+  await page.waitForSelector(".row:has-text('called Lena')", { state: "detached" });
   await page.click("[role=tab]:has-text('Devices')");
   await page.waitForSelector(".badge:text-is('this one')");
   await page.keyboard.press("Escape");
@@ -192,7 +194,7 @@ test("an API key is shown once and can be taken back", async () => {
   await page.fill(".inline-form input", "kitchen");
   await page.click(".inline-form button[type=submit]");
   const key = await page.locator(".secret-text").textContent();
-  const call = () => fetch(`${house.url}/v1/models`, { headers: { authorization: `Bearer ${key}` } });
+  const call = () => fetch(`${house.url}/api/me`, { headers: { authorization: `Bearer ${key}` } });
   assert.equal((await call()).status, 200);
   await page.click("[role=tab]:has-text('Your data')");
   await page.click("[role=tab]:has-text('API keys')");
