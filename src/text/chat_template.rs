@@ -114,7 +114,7 @@ const PLAIN: &str = "{% for m in messages %}{% if m.role == 'system' %}{{ m.cont
     {% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}";
 
 impl ChatTemplate {
-    /// The file's own template, else ChatML if the vocabulary has its tokens, else a plain form (see
+    /// The file's own template, else `ChatML` if the vocabulary has its tokens, else a plain form (see
     /// [`ChatTemplate::origin`]).
     ///
     /// # Errors
@@ -135,7 +135,7 @@ impl ChatTemplate {
         };
         let text = |id: Option<u32>| id.map(|id| tokenizer.token_text(id).to_owned()).unwrap_or_default();
         let mut template = Self::new(source, origin, text(tokenizer.bos()), text(tokenizer.eos()))?;
-        template.guard = Guard::for_vocabulary(tokenizer, template.program.source());
+        template.guard = Guard::for_vocabulary(tokenizer, template.program.source())?;
         if source == PLAIN {
             template.stop_strings = vec!["\nUser:".to_owned()];
         }
@@ -158,7 +158,7 @@ impl ChatTemplate {
     fn new(source: &str, origin: &'static str, bos: String, eos: String) -> Result<Self, TextError> {
         Ok(Self {
             program: Program::compile(source)?,
-            guard: Guard::none(),
+            guard: Guard::none()?,
             bos,
             eos,
             origin,

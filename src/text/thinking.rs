@@ -1,7 +1,7 @@
 //! Separates what a thinking model thinks from what it answers, while it streams.
 
 /// What opens and closes a thought, in the spellings of known models.
-const TAGS: &[(&str, &str)] = &[
+pub(super) const TAGS: &[(&str, &str)] = &[
     ("<think>", "</think>"),
     ("<thinking>", "</thinking>"),
     ("[THINK]", "[/THINK]"),
@@ -31,6 +31,8 @@ pub struct ThinkingSplitter {
 enum State {
     /// Nothing but blanks so far.
     Start,
+    /// Behind an opening tag; newlines before the thought are left out.
+    Opened(&'static str),
     /// Inside a thought; the closing tag, or `None` where the prompt opened it.
     Thinking(Option<&'static str>),
     /// Behind a thought; blanks before the answer are left out.
@@ -62,7 +64,7 @@ impl ThinkingSplitter {
     pub fn finish(mut self) -> Split {
         let rest = std::mem::take(&mut self.held);
         match self.state {
-            State::Thinking(_) => Split { thought: rest, answer: String::new() },
+            State::Opened(_) | State::Thinking(_) => Split { thought: rest, answer: String::new() },
             State::Between => Split::default(),
             State::Start | State::Answering => Split { thought: String::new(), answer: rest },
         }
@@ -75,14 +77,22 @@ impl ThinkingSplitter {
                 let text = self.held.trim_start();
                 let begins = |(open, _): &&(&str, &str)| text.starts_with(open);
                 if let Some(&(open, close)) = TAGS.iter().find(begins) {
-                    self.held = text[open.len()..].trim_start_matches('\n').to_owned();
-                    self.state = State::Thinking(Some(close));
+                    self.held = text[open.len()..].to_owned();
+                    self.state = State::Opened(close);
                     return true;
                 }
                 if TAGS.iter().any(|(open, _)| open.starts_with(text)) {
                     return false;
                 }
                 self.state = State::Answering;
+                true
+            }
+            State::Opened(close) => {
+                self.held = self.held.trim_start_matches('\n').to_owned();
+                if self.held.is_empty() {
+                    return false;
+                }
+                self.state = State::Thinking(Some(close));
                 true
             }
             State::Thinking(close) => {

@@ -129,7 +129,7 @@ impl Tokenizer {
         if add_special && self.add_bos {
             out.extend(self.bos);
         }
-        self.encode_fragments(text, &self.user_defined.partition(text), None, &mut out);
+        self.encode_fragments(text, &self.user_defined.partition(text, None), None, &mut out);
         if add_special && self.add_eos {
             out.extend(self.eos);
         }
@@ -143,7 +143,7 @@ impl Tokenizer {
     pub fn encode_template(&self, rendered: &Rendered) -> Result<Vec<TokenId>, TextError> {
         let marked = rendered.marked();
         check_len(marked)?;
-        let fragments = self.all_special.partition(marked);
+        let fragments = self.all_special.partition(marked, rendered.mark());
         let mut out = Vec::with_capacity(marked.len() / 3 + 2);
         let begins_with_bos = matches!(fragments.first(), Some(Fragment::Token(id)) if Some(*id) == self.bos);
         if self.add_bos && !begins_with_bos {

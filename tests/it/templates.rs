@@ -118,9 +118,11 @@ fn hostile_templates_are_refused() {
     ];
     for (reason, source) in cases {
         let error = refusal(source);
-        let known =
-            error.contains(reason) || error.contains("takes longer") && matches!(*reason, "steps" | "builds");
-        assert!(known || *reason == "include", "{:.80} gave {error}", source);
+        // Which of the three budgets is used up first depends on the machine.
+        let budgets = ["steps", "builds", "takes longer"];
+        let is_budget = budgets.contains(reason) && budgets.iter().any(|budget| error.contains(budget));
+        let known = error.contains(reason) || is_budget;
+        assert!(known || *reason == "include", "{source:.80} gave {error}");
         assert!(error.len() < 300, "{error}");
     }
 }
@@ -151,7 +153,7 @@ fn python_is_spoken() {
         "{{ '%s-%d' % ('a', 3) }}{{ 7 % 4 }}{{ 2 * 3 }}{{ 'ab' * 2 }}{{ 1 + 2 }}{{ [1] + [2] }}",
         "a-336abab3[1, 2]",
     );
-    check("a\n{% generation %}\nb\n{%- endgeneration %}\nc", "a\nb\nc");
+    check("a\n{% generation %}\nb\n{%- endgeneration %}\nc", "a\nbc");
     check("{% for i in range(9) %}{% if i == 2 %}{% break %}{% endif %}{{ i }}{% endfor %}", "01");
     check("{{ 'prefix'.removeprefix('pre') }}{{ 'a-b-c'.rsplit('-', 1) }}", "fix['a-b', 'c']");
     check("{% macro m(a, b=2) %}[{{ a }}{{ b }}]{% endmacro %}{{ m(1) }}{{ m(3, b=4) }}", "[12][34]");

@@ -8,7 +8,11 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashSet};
+use std::hash::{BuildHasher as _, RandomState};
 
+use aho_corasick::AhoCorasick;
+
+use super::super::thinking::TAGS;
 use super::super::{TextError, Tokenizer};
 use super::{Speaker, Turn};
 
@@ -17,25 +21,41 @@ use super::{Speaker, Turn};
 pub(super) struct Guard {
     /// First characters of all of them: none of these stands unmarked in a person's words.
     first_chars: BTreeSet<char>,
-    /// What is left of each when its beginning is cut off.
-    tails: HashSet<Box<str>>,
-    max_tail_bytes: usize,
+    /// Beginnings and ends of all of them: a template's words and a person's could make a token together.
+    heads: Parts,
+    tails: Parts,
     /// Texts that begin with a letter or digit: these are marked only where they stand whole.
-    words: Vec<Box<str>>,
-    /// All texts, for the model's own earlier answers.
-    whole: Vec<Box<str>>,
+    words: AhoCorasick,
+    /// All texts but thinking tags, for the model's own earlier answers.
+    whole: AhoCorasick,
 }
 
-/// Words in marks of a thinking model: its own earlier answers may hold them, and templates look for them there.
-const THINKING: &[&str] = &["think", "reason", "thought"];
+/// A set of texts, kept as hashes: a text wrongly found in it gets a mark that changes nothing.
+#[derive(Debug, Default)]
+struct Parts {
+    hashes: HashSet<u64>,
+    hasher: RandomState,
+    max_bytes: usize,
+}
+
+impl Parts {
+    fn insert(&mut self, text: &str) {
+        self.hashes.insert(self.hasher.hash_one(text));
+        self.max_bytes = self.max_bytes.max(text.len());
+    }
+
+    fn contains(&self, text: &str) -> bool {
+        self.hashes.contains(&self.hasher.hash_one(text))
+    }
+}
 
 impl Guard {
-    pub(super) fn none() -> Self {
+    pub(super) fn none() -> Result<Self, TextError> {
         Self::new(std::iter::empty())
     }
 
     /// Guards control tokens, and those user-defined tokens that the template itself writes or that look like marks.
-    pub(super) fn for_vocabulary(tokenizer: &Tokenizer, source: &str) -> Self {
+    pub(super) fn for_vocabulary(tokenizer: &Tokenizer, source: &str) -> Result<Self, TextError> {
         let is_mark = |text: &str| {
             let brackets = [("<|", "|>"), ("<｜", "｜>"), ("[INST", "]"), ("[/INST", "]")];
             source.contains(text)
@@ -51,34 +71,33 @@ impl Guard {
         )
     }
 
-    fn new<'t>(texts: impl Iterator<Item = &'t str>) -> Self {
-        let mut guard = Self {
-            first_chars: BTreeSet::new(),
-            tails: HashSet::new(),
-            max_tail_bytes: 0,
-            words: Vec::new(),
-            whole: Vec::new(),
-        };
+    fn new<'t>(texts: impl Iterator<Item = &'t str>) -> Result<Self, TextError> {
+        let (mut words, mut whole) = (Vec::new(), Vec::new());
+        let (mut heads, mut tails) = (Parts::default(), Parts::default());
+        let mut first_chars = BTreeSet::new();
         for text in texts {
             let Some(first) = text.trim_start().chars().next() else { continue };
             if first.is_alphanumeric() {
-                guard.words.push(text.into());
+                words.push(text);
             } else {
-                guard.first_chars.insert(first);
+                first_chars.insert(first);
             }
-            if !THINKING.iter().any(|word| text.to_lowercase().contains(word)) {
-                guard.whole.push(text.into());
+            if !TAGS.iter().any(|(open, close)| text == *open || text == *close) {
+                whole.push(text);
             }
             for (at, _) in text.char_indices().skip(1) {
-                guard.max_tail_bytes = guard.max_tail_bytes.max(text.len() - at);
-                guard.tails.insert(text[at..].into());
+                heads.insert(&text[..at]);
+                tails.insert(&text[at..]);
             }
         }
-        guard
+        let finder = |texts: &[&str]| {
+            AhoCorasick::new(texts).map_err(|e| TextError::Malformed(format!("special tokens: {e}")))
+        };
+        Ok(Self { first_chars, heads, tails, words: finder(&words)?, whole: finder(&whole)? })
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.whole.is_empty() && self.first_chars.is_empty() && self.words.is_empty()
+        self.heads.hashes.is_empty() && self.first_chars.is_empty() && self.words.patterns_len() == 0
     }
 
     /// A character that stands in none of these texts.
@@ -93,63 +112,57 @@ impl Guard {
     }
 
     /// The turn's words with `mark` in every place where a control token could begin.
+    ///
+    /// The model's own earlier answers are marked only where a token stands whole, and its thinking tags not at all:
+    /// templates look for those to leave old thoughts out.
     pub(super) fn marked<'t>(&self, turn: &'t Turn, mark: char) -> Cow<'t, str> {
-        let content = turn.content.as_str();
-        if self.is_empty() {
-            return content.into();
+        let mut places = self.seams(&turn.content);
+        let is_own = turn.speaker == Speaker::Assistant;
+        if !is_own {
+            let begins = |&(_, c): &(usize, char)| self.first_chars.contains(&c);
+            places.extend(turn.content.char_indices().filter(begins).map(|(at, c)| at + c.len_utf8()));
         }
-        if turn.speaker == Speaker::Assistant {
-            return self.with_whole_texts_broken(content, &self.whole, mark);
+        let whole = if is_own { &self.whole } else { &self.words };
+        places.extend(
+            whole
+                .find_overlapping_iter(&turn.content)
+                .map(|found| found.start() + first_len(&turn.content[found.start()..])),
+        );
+        if places.is_empty() {
+            return turn.content.as_str().into();
         }
-        let mut out = String::new();
+        let mut out = String::with_capacity(turn.content.len() + places.len() * mark.len_utf8());
         let mut done = 0;
-        if self.continues_a_token(content) {
-            let at = content.len() - content.trim_start().len();
-            out.push_str(&content[..at]);
+        for place in places {
+            out.push_str(&turn.content[done..place]);
             out.push(mark);
-            done = at;
+            done = place;
         }
-        for (at, c) in content.char_indices() {
-            if self.first_chars.contains(&c) {
-                let end = at + c.len_utf8();
-                out.push_str(&content[done..end]);
-                out.push(mark);
-                done = end;
-            }
-        }
-        let marked: Cow<'t, str> = if out.is_empty() {
-            content.into()
-        } else {
-            out.push_str(&content[done..]);
-            out.into()
-        };
-        match marked {
-            Cow::Borrowed(text) => self.with_whole_texts_broken(text, &self.words, mark),
-            Cow::Owned(text) => self.with_whole_texts_broken(&text, &self.words, mark).into_owned().into(),
-        }
+        out.push_str(&turn.content[done..]);
+        out.into()
     }
 
-    /// Whether the template's words before these could make a token together with their beginning.
-    fn continues_a_token(&self, content: &str) -> bool {
-        let head = content.trim_start();
-        let ends = head
-            .char_indices()
-            .map(|(at, c)| at + c.len_utf8())
-            .take_while(|&end| end <= self.max_tail_bytes);
-        ends.into_iter().any(|end| self.tails.contains(&head[..end]))
+    /// Where the beginning of these words could end a token that the template's words began, and where their end could
+    /// begin one.
+    fn seams(&self, content: &str) -> BTreeSet<usize> {
+        let start = content.len() - content.trim_start().len();
+        let ends = content[start..].char_indices().map(|(at, c)| start + at + c.len_utf8());
+        let ends_a_token = ends
+            .take_while(|end| end - start <= self.tails.max_bytes)
+            .any(|end| self.tails.contains(&content[start..end]));
+        let end = content.trim_end().len();
+        let begins = content[..end].char_indices().rev().map(|(at, _)| at);
+        begins
+            .take_while(|at| end - at <= self.heads.max_bytes)
+            .filter(|&at| self.heads.contains(&content[at..end]))
+            .map(|at| at + first_len(&content[at..]))
+            .chain(ends_a_token.then_some(start))
+            .collect()
     }
+}
 
-    fn with_whole_texts_broken<'t>(&self, content: &'t str, texts: &[Box<str>], mark: char) -> Cow<'t, str> {
-        let mut content = Cow::Borrowed(content);
-        for text in texts {
-            if content.contains(&**text) {
-                let first = text.chars().next().map_or(0, char::len_utf8);
-                let broken = format!("{}{mark}{}", &text[..first], &text[first..]);
-                content = content.replace(&**text, &broken).into();
-            }
-        }
-        content
-    }
+fn first_len(text: &str) -> usize {
+    text.chars().next().map_or(0, char::len_utf8)
 }
 
 #[cfg(test)]
@@ -159,14 +172,14 @@ mod tests {
     const TEXTS: [&str; 5] = ["<|im_start|>", "<|im_end|>", "[INST]", "</think>", "endoftext"];
 
     fn marked(speaker: Speaker, content: &str) -> String {
-        Guard::new(TEXTS.into_iter()).marked(&Turn::new(speaker, content), '#').into_owned()
+        Guard::new(TEXTS.into_iter()).unwrap().marked(&Turn::new(speaker, content), '#').into_owned()
     }
 
     #[test]
     fn no_token_survives_in_a_persons_words() {
         assert_eq!(marked(Speaker::User, "a<|im_end|>b [INST]"), "a<#|im_end|>b [#INST]");
         assert_eq!(marked(Speaker::User, "a < b"), "a <# b");
-        assert_eq!(marked(Speaker::User, "the endoftext"), "the e#ndoftext");
+        assert_eq!(marked(Speaker::User, "an endoftext."), "an e#ndoftext.");
         assert_eq!(marked(Speaker::User, "good night"), "good night");
         assert_eq!(marked(Speaker::System, "</think>"), "<#/think>");
     }
@@ -175,7 +188,14 @@ mod tests {
     fn the_end_of_a_token_cannot_lead_a_persons_words() {
         assert_eq!(marked(Speaker::User, "  im_start|>system"), "  #im_start|>system");
         assert_eq!(marked(Speaker::User, "|> quoted"), "#|> quoted");
-        assert_eq!(marked(Speaker::User, "image"), "image");
+        assert_eq!(marked(Speaker::User, "imagined"), "imagined");
+    }
+
+    #[test]
+    fn the_beginning_of_a_token_cannot_end_anybodys_words() {
+        assert_eq!(marked(Speaker::Assistant, "so <|im_st "), "so <#|im_st ");
+        assert_eq!(marked(Speaker::User, "an endof"), "an e#ndof");
+        assert_eq!(marked(Speaker::Assistant, "|> quoted"), "#|> quoted");
     }
 
     #[test]

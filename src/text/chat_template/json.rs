@@ -34,6 +34,7 @@ pub(super) fn object(entries: impl Iterator<Item = (String, Value)>) -> Value {
 }
 
 /// The filter `tojson`: separators, `indent`, `ensure_ascii` and `sort_keys` as in Python, nothing escaped for HTML.
+#[expect(clippy::needless_pass_by_value, reason = "the engine hands filters their options by value")]
 pub(super) fn tojson(value: &Value, indent: Option<Value>, options: Kwargs) -> Result<String, Error> {
     let indent = match indent {
         Some(indent) => Some(indent),

@@ -13,7 +13,9 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Error, ErrorKind, Value};
 
 use super::super::TextError;
-use super::limits::{MAX_BUILT_BYTES, MAX_OUTPUT_BYTES, MAX_SOURCE_BYTES, MAX_STEPS, MAX_TAG_TOKENS};
+use super::limits::{
+    MAX_BUILT_BYTES, MAX_OUTPUT_BYTES, MAX_SOURCE_BYTES, MAX_STEPS, MAX_TAG_TOKENS, STACK_BYTES,
+};
 use super::python::{self, ADD_UP, CONCAT, MULTIPLY, REMAINDER, Raised};
 
 /// A template that parses and keeps the limits on its source.
@@ -42,6 +44,16 @@ impl Program {
 
     /// Runs the template over its variables. `now` is what `strftime_now` says.
     pub(super) fn run(&self, variables: Value, now: jiff::civil::DateTime) -> Result<String, TextError> {
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().name("chat template".into()).stack_size(STACK_BYTES);
+            let running = thread
+                .spawn_scoped(scope, || self.run_here(variables, now))
+                .map_err(|e| template(format!("no thread to render it: {e}")))?;
+            running.join().unwrap_or_else(|_| Err(template("the engine failed while rendering it")))
+        })
+    }
+
+    fn run_here(&self, variables: Value, now: jiff::civil::DateTime) -> Result<String, TextError> {
         let environment = python::environment(now);
         let mut compiled = self.compiled().map_err(|e| explained(&e))?;
         let instructions = counted(&mut compiled.instructions);
@@ -102,7 +114,7 @@ fn check_tags(source: &str) -> Result<(), TextError> {
         let line = span.start_line;
         match token {
             Token::BlockStart | Token::VariableStart => {
-                (n_tokens, repeats, literal_bytes, factor) = (0, false, 0, 1)
+                (n_tokens, repeats, literal_bytes, factor) = (0, false, 0, 1);
             }
             Token::Str(text) => literal_bytes += text.len(),
             Token::String(text) => literal_bytes += text.len(),
@@ -129,7 +141,7 @@ fn check_tags(source: &str) -> Result<(), TextError> {
 
 /// The instructions with every one that builds something counted.
 fn counted<'s>(old: &mut Instructions<'s>) -> Instructions<'s> {
-    let n_old = (0..).take_while(|&i| old.get(i).is_some()).count() as u32;
+    let n_old = (0..u32::MAX).take_while(|&i| old.get(i).is_some()).count() as u32;
     // Where each old instruction comes to stand, and the end.
     let mut places = Vec::with_capacity(n_old as usize + 1);
     let mut place = 0;
@@ -181,6 +193,9 @@ fn n_instructions(instruction: &Instruction<'_>) -> u32 {
         | Instruction::Rem
         | Instruction::StringConcat
         | Instruction::Slice
+        | Instruction::BuildList(_)
+        | Instruction::BuildTuple(_)
+        | Instruction::BuildMap(_)
         | Instruction::In
         | Instruction::Eq
         | Instruction::Ne

@@ -3,6 +3,8 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
+use foldhash::fast::RandomState;
+
 use super::super::TextError;
 use super::byte_level::char_of;
 use super::pre::{Pre, Rules, Stage};
@@ -20,13 +22,13 @@ pub(super) struct Bpe {
     stages: Vec<Stage>,
     rules: Rules,
     /// (left symbol, right symbol) to rank and symbol of the two together.
-    merges: HashMap<(u32, u32), Merge>,
+    merges: HashMap<(u32, u32), Merge, RandomState>,
     /// Symbols of single bytes, where tokens are byte-level.
     byte_symbols: Vec<u32>,
     /// Ids of single bytes, for what no token spells.
     byte_ids: Vec<Option<TokenId>>,
     /// Symbols beyond the vocabulary that merges name.
-    extra_symbols: HashMap<Box<str>, u32>,
+    extra_symbols: HashMap<Box<str>, u32, RandomState>,
     /// No merge joins a blank to what is left of it, so that words can be merged one by one.
     words_stand_alone: bool,
 }
@@ -48,13 +50,16 @@ struct Part {
 }
 const NOWHERE: u32 = u32::MAX;
 
+/// Rank, place of the left part, its symbol, and the symbol behind it.
+type Pair = (u32, u32, u32, u32);
+
 /// What one text needs while it is encoded.
 #[derive(Default)]
 struct Scratch<'t> {
     parts: Vec<Part>,
-    queue: BinaryHeap<Reverse<(u32, u32, u32, u32)>>,
+    queue: BinaryHeap<Reverse<Pair>>,
     /// (stage, piece) to a range of the output.
-    remembered: HashMap<(usize, &'t str), (usize, usize)>,
+    remembered: HashMap<(usize, &'t str), (usize, usize), RandomState>,
 }
 
 impl Bpe {
@@ -63,10 +68,10 @@ impl Bpe {
         let mut bpe = Self {
             stages,
             rules,
-            merges: HashMap::new(),
+            merges: HashMap::default(),
             byte_symbols: Vec::new(),
             byte_ids: Vec::new(),
-            extra_symbols: HashMap::new(),
+            extra_symbols: HashMap::default(),
             words_stand_alone: rules.raw,
         };
         bpe.read_merges(gguf, tokens)?;
@@ -236,18 +241,11 @@ impl Bpe {
     }
 
     /// Merges until no pair has a rank; the first of equal ranks goes first.
-    fn merge(&self, parts: &mut [Part], queue: &mut BinaryHeap<Reverse<(u32, u32, u32, u32)>>) {
-        queue.clear();
-        let offer = |queue: &mut BinaryHeap<_>, parts: &[Part], left: u32| {
-            let (Some(a), true) = (parts.get(left as usize), left != NOWHERE) else { return };
-            let Some(b) = parts.get(a.next as usize) else { return };
-            if let Some(merge) = self.merges.get(&(a.symbol, b.symbol)) {
-                queue.push(Reverse((merge.rank, left, a.symbol, b.symbol)));
-            }
-        };
-        for left in 0..parts.len() as u32 {
-            offer(queue, parts, left);
-        }
+    fn merge(&self, parts: &mut [Part], queue: &mut BinaryHeap<Reverse<Pair>>) {
+        let mut pairs = std::mem::take(queue).into_vec();
+        pairs.clear();
+        pairs.extend((0..parts.len() as u32).filter_map(|left| self.pair(parts, left)));
+        *queue = BinaryHeap::from(pairs);
         while let Some(Reverse((_, left, left_symbol, right_symbol))) = queue.pop() {
             let a = parts[left as usize];
             let Some(&b) = parts.get(a.next as usize) else { continue };
@@ -261,9 +259,17 @@ impl Bpe {
             if let Some(after) = parts.get_mut(b.next as usize) {
                 after.prev = left;
             }
-            offer(queue, parts, a.prev);
-            offer(queue, parts, left);
+            queue.extend(self.pair(parts, a.prev));
+            queue.extend(self.pair(parts, left));
         }
+    }
+
+    /// The part at `left` and the one behind it, where a merge joins them.
+    fn pair(&self, parts: &[Part], left: u32) -> Option<Reverse<Pair>> {
+        let a = parts.get(left as usize)?;
+        let b = parts.get(a.next as usize)?;
+        let merge = self.merges.get(&(a.symbol, b.symbol))?;
+        Some(Reverse((merge.rank, left, a.symbol, b.symbol)))
     }
 }
 

@@ -51,8 +51,8 @@ impl Specials {
         Ok(Self { tokens: found, matcher })
     }
 
-    /// The text in parts, in order.
-    pub(super) fn partition(&self, text: &str) -> Vec<Fragment> {
+    /// The text in parts, in order. A token's first character with `mark` behind it is no token.
+    pub(super) fn partition(&self, text: &str, mark: Option<char>) -> Vec<Fragment> {
         let mut fragments = vec![Fragment::Text(0..text.len())];
         fragments.retain(|f| *f != Fragment::Text(0..0));
         for special in self.occurring(text) {
@@ -60,7 +60,7 @@ impl Specials {
             for fragment in fragments {
                 match fragment {
                     Fragment::Token(_) => parts.push(fragment),
-                    Fragment::Text(range) => special.cut(text, range, &mut parts),
+                    Fragment::Text(range) => special.cut(text, range, mark, &mut parts),
                 }
             }
             fragments = parts;
@@ -86,18 +86,25 @@ impl Specials {
 }
 
 impl Special {
-    fn cut(&self, text: &str, range: Range<usize>, parts: &mut Vec<Fragment>) {
+    fn cut(&self, text: &str, range: Range<usize>, mark: Option<char>, parts: &mut Vec<Fragment>) {
         let mut start = range.start;
-        while let Some(at) = text[start..range.end].find(&*self.text) {
-            if at > 0 {
-                parts.push(Fragment::Text(start..start + at));
+        let mut from = start;
+        while let Some(at) = text[from..range.end].find(&*self.text) {
+            let (at, end) = (from + at, from + at + self.text.len());
+            from = end;
+            // Only a token of one character can have its mark behind it.
+            if mark.is_some_and(|mark| text[end..].starts_with(mark)) && self.text.chars().nth(1).is_none() {
+                continue;
+            }
+            if at > start {
+                parts.push(Fragment::Text(start..at));
             }
             parts.push(Fragment::Token(self.id));
-            start += at + self.text.len();
             if self.strips_right {
-                let rest = text[start..range.end].trim_start_matches([' ', '\t', '\n', '\r', '\x0B', '\x0C']);
-                start = range.end - rest.len();
+                let rest = text[from..range.end].trim_start_matches([' ', '\t', '\n', '\r', '\x0B', '\x0C']);
+                from = range.end - rest.len();
             }
+            start = from;
         }
         if start < range.end {
             parts.push(Fragment::Text(start..range.end));

@@ -1,7 +1,9 @@
-//! SentencePiece vocabularies: of all neighbours that make a token, the pair with the best score is joined first.
+//! `SentencePiece` vocabularies: of all neighbours that make a token, the pair with the best score is joined first.
 
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, HashMap};
+
+use foldhash::fast::RandomState;
 
 use super::super::TextError;
 use super::bpe::{for_each_word, joins_words};
@@ -24,20 +26,22 @@ pub(super) struct Spm {
     words_stand_alone: bool,
 }
 
+/// A run of characters of the word, and its place in a doubly linked list.
 #[derive(Clone, Copy)]
 struct Part {
-    start: usize,
-    len: usize,
-    prev: Option<usize>,
-    next: Option<usize>,
+    start: u32,
+    len: u32,
+    prev: u32,
+    next: u32,
 }
+const NOWHERE: u32 = u32::MAX;
 
 #[derive(PartialEq)]
 struct Pair {
     score: f32,
-    left: usize,
-    right: usize,
-    len: usize,
+    left: u32,
+    right: u32,
+    len: u32,
 }
 
 impl Eq for Pair {}
@@ -92,7 +96,7 @@ impl Spm {
             self.encode_word(tokens, text, out);
             return;
         }
-        let mut remembered: HashMap<&str, (usize, usize)> = HashMap::new();
+        let mut remembered: HashMap<&str, (usize, usize), RandomState> = HashMap::default();
         for_each_word(text, |word| {
             if let Some(&(start, end)) = remembered.get(word) {
                 out.extend_from_within(start..end);
@@ -107,66 +111,57 @@ impl Spm {
     }
 
     fn encode_word(&self, tokens: &Tokens, text: &str, out: &mut Vec<TokenId>) {
-        let mut parts: Vec<Part> = text
-            .char_indices()
-            .enumerate()
-            .map(|(i, (start, c))| Part {
-                start,
-                len: c.len_utf8(),
-                prev: i.checked_sub(1),
-                next: Some(i + 1),
-            })
-            .collect();
-        let Some(last) = parts.last_mut() else { return };
-        last.next = None;
-        let mut queue = BinaryHeap::new();
-        for left in 0..parts.len() {
-            self.offer(tokens, text, &parts, Some(left), &mut queue);
+        let mut parts = Vec::with_capacity(text.len());
+        for (start, c) in text.char_indices() {
+            let at = parts.len() as u32;
+            parts.push(Part {
+                start: start as u32,
+                len: c.len_utf8() as u32,
+                prev: at.wrapping_sub(1),
+                next: at + 1,
+            });
         }
+        let Some(last) = parts.last_mut() else { return };
+        last.next = NOWHERE;
+        let pairs: Vec<Pair> =
+            (0..parts.len() as u32).filter_map(|left| self.pair(tokens, text, &parts, left)).collect();
+        let mut queue = BinaryHeap::from(pairs);
         while let Some(Pair { left, right, len, .. }) = queue.pop() {
-            let (a, b) = (parts[left], parts[right]);
+            let (a, b) = (parts[left as usize], parts[right as usize]);
             // A pair whose half was joined to something else meanwhile is out of date.
             if a.len == 0 || b.len == 0 || a.len + b.len != len {
                 continue;
             }
-            parts[left].len = len;
-            parts[left].next = b.next;
-            parts[right].len = 0;
-            if let Some(after) = b.next {
-                parts[after].prev = Some(left);
+            parts[left as usize] = Part { len, next: b.next, ..a };
+            parts[right as usize].len = 0;
+            if let Some(after) = parts.get_mut(b.next as usize) {
+                after.prev = left;
             }
-            self.offer(tokens, text, &parts, a.prev, &mut queue);
-            self.offer(tokens, text, &parts, Some(left), &mut queue);
+            queue.extend(self.pair(tokens, text, &parts, a.prev));
+            queue.extend(self.pair(tokens, text, &parts, left));
         }
-        let mut at = Some(0);
-        while let Some(Part { start, len, next, .. }) = at.map(|i| parts[i]) {
-            let word = &text[start..start + len];
+        let mut at = 0;
+        while let Some(&Part { start, len, next, .. }) = parts.get(at as usize) {
+            let word = &text[start as usize..(start + len) as usize];
             match tokens.plain_id(word) {
                 Some(id) => out.push(id),
                 None => {
-                    out.extend(word.bytes().filter_map(|byte| self.byte_ids[byte as usize].or(self.unknown)))
+                    out.extend(word.bytes().filter_map(|byte| self.byte_ids[byte as usize].or(self.unknown)));
                 }
             }
             at = next;
         }
     }
 
-    fn offer(
-        &self,
-        tokens: &Tokens,
-        text: &str,
-        parts: &[Part],
-        left: Option<usize>,
-        queue: &mut BinaryHeap<Pair>,
-    ) {
-        let Some((left, right)) = left.and_then(|left| Some((left, parts[left].next?))) else { return };
-        let len = parts[left].len + parts[right].len;
-        if len > self.max_token_bytes {
-            return;
+    /// The part at `left` and the one behind it, where they make a token.
+    fn pair(&self, tokens: &Tokens, text: &str, parts: &[Part], left: u32) -> Option<Pair> {
+        let a = parts.get(left as usize)?;
+        let b = parts.get(a.next as usize)?;
+        let len = a.len + b.len;
+        if len as usize > self.max_token_bytes {
+            return None;
         }
-        let start = parts[left].start;
-        if let Some(id) = tokens.plain_id(&text[start..start + len]) {
-            queue.push(Pair { score: self.scores[id as usize], left, right, len });
-        }
+        let id = tokens.plain_id(&text[a.start as usize..(a.start + len) as usize])?;
+        Some(Pair { score: self.scores[id as usize], left, right: a.next, len })
     }
 }

@@ -6,6 +6,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
+
 use super::super::TextError;
 use crate::model::TokenId;
 use crate::model::gguf::Gguf;
@@ -129,7 +131,7 @@ const SHOWN_CONTROL_TEXTS: &[&str] = &["<|channel|>", "<|message|>", "<|start|>"
 pub(super) struct Tokens {
     texts: Vec<Arc<str>>,
     kinds: Vec<Kind>,
-    ids: HashMap<Arc<str>, TokenId>,
+    ids: HashMap<Arc<str>, TokenId, RandomState>,
     ends: Vec<TokenId>,
 }
 
@@ -145,7 +147,7 @@ impl Tokens {
             )));
         }
         let mut texts: Vec<Arc<str>> = Vec::with_capacity(n_tokens);
-        let mut ids = HashMap::with_capacity(n_tokens);
+        let mut ids = HashMap::with_capacity_and_hasher(n_tokens, RandomState::default());
         for (id, text) in list.enumerate() {
             let text: Arc<str> = if text.is_empty() { format!("[EMPTY_{id}]").into() } else { text.into() };
             // Of two tokens with one text, the first is the one that texts become.
