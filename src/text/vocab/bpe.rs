@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
-use foldhash::fast::RandomState;
+use std::hash::RandomState;
 
 use super::super::TextError;
 use super::byte_level::char_of;

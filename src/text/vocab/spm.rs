@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, HashMap};
 
-use foldhash::fast::RandomState;
+use std::hash::RandomState;
 
 use super::super::TextError;
 use super::bpe::{for_each_word, joins_words};

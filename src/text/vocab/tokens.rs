@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use foldhash::fast::RandomState;
+use std::hash::RandomState;
 
 use super::super::TextError;
 use crate::model::TokenId;
