@@ -1,4 +1,5 @@
-//! The store's numbers, beside those of the disk under it: `cargo bench --bench store -- [--dir D] [--full]`.
+//! The store's numbers, beside those of the disk under it: `cargo bench --bench store -- [--dir D] [--full]
+//! [writes|pages|people]...`.
 //!
 //! Without `--full` everything is small, so that `cargo test --benches` is a quick smoke test. With it: 64 writers for
 //! several seconds, a chat of 100,000 messages, and 50,000 people with 20 chats each. The folder should lie on the
@@ -8,6 +9,7 @@
 
 use std::fs::File;
 use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -45,6 +47,9 @@ const FULL: Sizes = Sizes {
     n_reads: 20_000,
 };
 
+/// One part of the benchmark, in a folder of its own.
+type Part = fn(&Path, &Sizes);
+
 fn main() {
     let args: Vec<String> = std::env::args().collect();
     let full = args.iter().any(|a| a == "--full");
@@ -56,9 +61,12 @@ fn main() {
     let sizes = if full { FULL } else { SMOKE };
     println!("store: {} sizes, in {}", if full { "full" } else { "smoke" }, dir.display());
     let dir = tempfile::tempdir_in(dir).expect("a folder to measure in");
-    writes(&dir.path().join("writes"), &sizes);
-    pages(&dir.path().join("pages"), &sizes);
-    people(&dir.path().join("people"), &sizes);
+    let parts: [(&str, Part); 3] = [("writes", writes), ("pages", pages), ("people", people)];
+    let named = |name: &str| args.iter().any(|a| a == name);
+    let all = !parts.iter().any(|(name, _)| named(name));
+    for (name, part) in parts.into_iter().filter(|(name, _)| all || named(name)) {
+        part(&dir.path().join(name), &sizes);
+    }
 }
 
 fn person(store: &Store, n: usize) -> (SessionToken, UserStore) {
@@ -107,9 +115,10 @@ fn timed<T>(n: usize, mut f: impl FnMut(usize) -> T) -> Vec<Duration> {
 /// How often this disk makes one page durable in a second: what one writer without batches could reach at most.
 fn fsync_rate(dir: &Path, lasts: Duration) -> f64 {
     let mut file = File::create(dir.join("probe")).expect("a file");
+    file.write_all(&[0; 4096]).and_then(|()| file.sync_all()).expect("a page");
     let (start, mut n) = (Instant::now(), 0);
     while start.elapsed() < lasts {
-        file.write_all(&[n as u8; 4096]).expect("a write");
+        file.write_all_at(&[n as u8; 4096], 0).expect("a write");
         file.sync_data().expect("a sync");
         n += 1;
     }

@@ -136,9 +136,9 @@ impl UserStore {
     pub fn create_chat(&self, id: Option<ChatId>, title: Option<Title>) -> Result<(Chat, bool), StoreError> {
         let (id, titled) = (id.unwrap_or_else(ChatId::new), title.is_some());
         let title = title.unwrap_or_else(Title::untitled);
-        self.write(0, move |me, t| {
+        let (row, created) = self.write(0, move |me, t| {
             match me.get_chat(&t.chats, id) {
-                Ok(row) => return Ok((me.shown(id, &row)?, false)),
+                Ok(row) => return Ok((row, false)),
                 Err(StoreError::NotFound) => {}
                 Err(e) => return Err(e),
             }
@@ -157,12 +157,13 @@ impl UserStore {
                 title: me.seal_title(id, &title),
             };
             me.put_chat(t, id, None, &row)?;
-            Ok((me.shown(id, &row)?, true))
-        })
+            Ok((row, true))
+        })?;
+        Ok((self.shown(id, &row)?, created))
     }
     /// Changes a chat. Its place in the list moves only with messages and titles.
     pub fn update_chat(&self, id: ChatId, patch: ChatPatch) -> Result<Chat, StoreError> {
-        self.write(0, move |me, t| {
+        let row = self.write(0, move |me, t| {
             let old = me.get_chat(&t.chats, id)?;
             let mut row = old.clone();
             row.pinned = patch.pinned.unwrap_or(row.pinned);
@@ -173,8 +174,9 @@ impl UserStore {
                 row.updated_at = Timestamp::now();
             }
             me.put_chat(t, id, Some(&old), &row)?;
-            me.shown(id, &row)
-        })
+            Ok(row)
+        })?;
+        self.shown(id, &row)
     }
     /// Deletes a chat and its messages.
     pub fn delete_chat(&self, id: ChatId) -> Result<(), StoreError> {

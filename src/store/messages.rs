@@ -116,20 +116,20 @@ impl UserStore {
     /// id with the same content again changes nothing; with other content, or in another chat: `Conflict("id_taken")`.
     pub fn append_user_message(&self, chat: ChatId, new: NewMessage) -> Result<Appended, StoreError> {
         let NewMessage { id, parent, content, safety } = new;
-        self.write(content.as_str().len(), move |me, t| {
+        let (placed, row, created) = self.write(content.as_str().len(), move |me, t| {
             let old = me.get_chat(&t.chats, chat)?;
             if let Some((there, seq)) = me.place(&t.message_index, id)? {
                 let placed = me.get_message(&t.messages, there, seq)?;
-                let message = me.shown_message(there, &placed)?;
+                let (_, text) = me.read_body(there, seq, &placed.row)?;
                 let same_parent = match parent {
                     Parent::Newest => true,
-                    Parent::Root => message.parent_id.is_none(),
-                    Parent::Of(p) => message.parent_id == Some(p),
+                    Parent::Root => placed.row.parent_id.is_none(),
+                    Parent::Of(p) => placed.row.parent_id == Some(p),
                 };
-                if there != chat || !message.is_user || message.content != content.as_str() || !same_parent {
+                if there != chat || !placed.row.is_user || text != content.as_str() || !same_parent {
                     return Err(StoreError::Conflict("id_taken"));
                 }
-                return Ok(Appended { message, chat: me.shown(chat, &old)?, created: false });
+                return Ok((placed, old, false));
             }
             let parent_id = me.parent_id(t, chat, old.next_seq, parent)?;
             let mut row = old.clone();
@@ -142,17 +142,15 @@ impl UserStore {
             let placed = me.place_message(t, chat, &mut row, &draft)?;
             row.updated_at = placed.row.created_at;
             me.put_chat(t, chat, Some(&old), &row)?;
-            Ok(Appended {
-                message: me.shown_message(chat, &placed)?,
-                chat: me.shown(chat, &row)?,
-                created: true,
-            })
-        })
+            Ok((placed, row, true))
+        })?;
+        // Decrypted here and not in the transaction, which everybody waits for.
+        Ok(Appended { message: self.shown_message(chat, &placed)?, chat: self.shown(chat, &row)?, created })
     }
     /// Stores an empty reply under `parent` (a message of the same chat), so that a crash leaves a trace of it. The
     /// same again, while it is still empty and unfinished, changes nothing.
     pub fn begin_reply(&self, chat: ChatId, id: MessageId, parent: MessageId) -> Result<Message, StoreError> {
-        self.write(0, move |me, t| {
+        let placed = self.write(0, move |me, t| {
             let old = me.get_chat(&t.chats, chat)?;
             if let Some((there, seq)) = me.place(&t.message_index, id)? {
                 let placed = me.get_message(&t.messages, there, seq)?;
@@ -164,7 +162,7 @@ impl UserStore {
                 {
                     return Err(StoreError::Conflict("id_taken"));
                 }
-                return me.shown_message(chat, &placed);
+                return Ok(placed);
             }
             let parent_id = me.parent_id(t, chat, old.next_seq, Parent::Of(parent))?;
             let mut row = old.clone();
@@ -173,8 +171,9 @@ impl UserStore {
             me.put_chat(t, chat, Some(&old), &row)?;
             t.generating
                 .insert(generating_key(me.user, chat, id).as_slice(), placed.seq.to_le_bytes().as_slice())?;
-            me.shown_message(chat, &placed)
-        })
+            Ok(placed)
+        })?;
+        self.shown_message(chat, &placed)
     }
     /// Stores what a reply says so far. `Conflict("reply_ended")` after its end.
     pub fn checkpoint_reply(&self, chat: ChatId, id: MessageId, content: &str) -> Result<(), StoreError> {
@@ -196,7 +195,7 @@ impl UserStore {
         end: ReplyEnd,
     ) -> Result<(Message, Chat), StoreError> {
         check_content(&end.content)?;
-        self.write(end.content.len(), move |me, t| {
+        let (placed, row) = self.write(end.content.len(), move |me, t| {
             let mut placed = me.unfinished(t, chat, id)?;
             let old = me.get_chat(&t.chats, chat)?;
             let key = message_key(me.user, chat, placed.seq);
@@ -209,8 +208,9 @@ impl UserStore {
             t.generating.remove(generating_key(me.user, chat, id).as_slice())?;
             let row = ChatRow { updated_at: Timestamp::now(), ..old.clone() };
             me.put_chat(t, chat, Some(&old), &row)?;
-            Ok((me.shown_message(chat, &placed)?, me.shown(chat, &row)?))
-        })
+            Ok((placed, row))
+        })?;
+        Ok((self.shown_message(chat, &placed)?, self.shown(chat, &row)?))
     }
     /// A page of messages, oldest first in the page, newest page first; and where older ones go on.
     pub fn messages(

@@ -15,6 +15,7 @@ mod chats;
 mod check;
 mod codec;
 mod disk;
+mod invites;
 mod memories;
 mod messages;
 mod open;
@@ -37,15 +38,16 @@ use tokio::sync::broadcast;
 
 use crate::domain::{Invalid, SessionId, UserId};
 use disk::{DiskFile, Reserve};
+use sessions::Unsaved;
 use tables::{Snapshot, Tables};
 use writer::{Core, Hints, Queue};
 
 pub use chats::{ChatPage, ChatPatch, Cursor, FullChat, UserStore};
+pub use invites::{INVITE_S, InviteInfo, MAX_INVITES};
 pub use messages::{Appended, MAX_SAFETY_BYTES, MessagePage, NewMessage, Parent, ReplyEnd};
 pub use search::{MAX_HITS, MAX_QUERY_CHARS, SearchHit};
 pub use sessions::{
-    ApiKeyInfo, INVITE_S, InviteInfo, MAX_API_KEYS, MAX_INVITES, MAX_LABEL_BYTES, MAX_SESSIONS, SESSION_S,
-    Session, SessionEnded,
+    ApiKeyInfo, MAX_API_KEYS, MAX_LABEL_BYTES, MAX_SESSIONS, SESSION_S, Session, SessionEnded,
 };
 pub use transfer::{Export, ExportItem, ImportChat, ImportMessage, ImportReport, ImportTree};
 pub use transfer::{MAX_IMPORT_BYTES, MAX_IMPORT_CHATS, MAX_IMPORT_MESSAGES};
@@ -115,10 +117,12 @@ pub struct Store {
 
 struct Inner {
     core: Arc<Core>,
-    queue: Queue,
+    queue: Arc<Queue>,
     thread: Mutex<Option<JoinHandle<()>>>,
     ended: broadcast::Sender<SessionEnded>,
     epoch: u64,
+    /// Sessions begun while the disk was full.
+    unsaved: Unsaved,
     /// Keeps other processes out of the data directory.
     dir_lock: Mutex<Option<File>>,
 }
@@ -208,6 +212,7 @@ impl Store {
             thread: Mutex::new(Some(thread)),
             ended: broadcast::channel(WATCH_BACKLOG).0,
             epoch,
+            unsaved: Unsaved::default(),
             dir_lock: Mutex::new(dir_lock),
         };
         let store = Store { inner: Arc::new(inner) };
@@ -278,7 +283,7 @@ impl Store {
         hints: Hints,
         op: impl FnMut(&mut Tables<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.inner.queue.write(&self.inner.core, hints, op)
+        self.inner.queue.write(hints, op)
     }
 
     /// Tells the watchers; nobody listening is fine.

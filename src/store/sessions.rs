@@ -1,15 +1,18 @@
-//! Who is signed in, which programs hold keys, and who is invited.
+//! Who is signed in, and which programs hold keys.
 
-use redb::{ReadableTable as _, ReadableTableMetadata as _};
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use redb::ReadableTable as _;
 
 use super::chats::{Access, UserStore};
-use super::codec::{GrantRow, InviteRow, hash32};
+use super::codec::{GrantRow, hash32};
 use super::tables::{Prefix, Rows, Snapshot, Tables, key2};
 use super::users::get_user;
-use super::vault::{ApiKey, DataKey, InviteCode, SessionToken, unwrap, wrap};
+use super::vault::{ApiKey, DataKey, SessionToken, unwrap, wrap};
 use super::writer::Hints;
 use super::{Store, StoreError};
-use crate::domain::{ApiKeyId, Invalid, InviteId, Role, SessionId, Timestamp, UserId};
+use crate::domain::{ApiKeyId, Invalid, Role, SessionId, Timestamp, UserId};
 
 /// A sign-in on one device.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,21 +44,6 @@ pub struct ApiKeyInfo {
     pub usable: bool,
 }
 
-/// An invitation, without the code.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InviteInfo {
-    /// Which; not secret.
-    pub id: InviteId,
-    /// What the invited will be.
-    pub role: Role,
-    /// Who invited; `None` = at the console.
-    pub created_by: Option<UserId>,
-    /// When.
-    pub created_at: Timestamp,
-    /// Until when.
-    pub expires_at: Timestamp,
-}
-
 /// Word that a session is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SessionEnded {
@@ -75,10 +63,6 @@ const KEY_TOUCH_S: i64 = 3600;
 pub const MAX_SESSIONS: usize = 50;
 /// API keys per person: more than anybody manages by hand.
 pub const MAX_API_KEYS: usize = 50;
-/// Open invitations: a household, not a mailing.
-pub const MAX_INVITES: u64 = 200;
-/// An invitation lasts a week.
-pub const INVITE_S: i64 = 7 * 24 * 3600;
 /// Longest label of a session or name of a key, in bytes; longer ones are cut.
 pub const MAX_LABEL_BYTES: usize = 200;
 
@@ -170,17 +154,6 @@ pub(super) fn remove_api_keys(t: &mut Tables<'_>, user: UserId) -> Result<(), St
     Ok(())
 }
 
-/// The invitation of this code, if it would let somebody in now.
-pub(super) fn live_invite(invites: &impl Rows, hash: &[u8; 32]) -> Result<Option<InviteRow>, StoreError> {
-    let invite = invites.get(hash.as_slice())?.map(|row| InviteRow::decode(row.value())).transpose()?;
-    Ok(invite.filter(|i| i.expires_at > Timestamp::now()))
-}
-
-fn invite_info(row: &InviteRow) -> InviteInfo {
-    let InviteRow { id, role, created_by, created_at, expires_at } = row.clone();
-    InviteInfo { id, role, created_by, created_at, expires_at }
-}
-
 /// Makes room for one more session: those that expired go, and of too many the ones longest unseen.
 fn make_room(t: &mut Tables<'_>, user: UserId, now: Timestamp) -> Result<Vec<SessionId>, StoreError> {
     let mut all = grants_of(&t.sessions_by_user, &t.sessions, SESSIONS, user)?;
@@ -196,8 +169,40 @@ fn make_room(t: &mut Tables<'_>, user: UserId, now: Timestamp) -> Result<Vec<Ses
     Ok(gone)
 }
 
+/// Sessions begun while the disk was full: signing in must not need room. They last until the next start.
+#[derive(Default)]
+pub(super) struct Unsaved(Mutex<HashMap<[u8; 32], GrantRow>>);
+
+/// More would be somebody trying to fill the memory instead of the disk.
+const MAX_UNSAVED: usize = 256;
+
+impl Unsaved {
+    fn all(&self) -> MutexGuard<'_, HashMap<[u8; 32], GrantRow>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    fn keep(&self, hash: [u8; 32], grant: GrantRow) -> Result<(), StoreError> {
+        let mut all = self.all();
+        if all.len() >= MAX_UNSAVED {
+            return Err(StoreError::DiskFull);
+        }
+        all.insert(hash, grant);
+        Ok(())
+    }
+    fn get(&self, hash: &[u8; 32]) -> Option<GrantRow> {
+        self.all().get(hash).cloned()
+    }
+    /// Ends those of a person that `ends` names; true if there were any.
+    pub(super) fn end(&self, user: UserId, ends: impl Fn(SessionId) -> bool) -> bool {
+        let mut all = self.all();
+        let before = all.len();
+        all.retain(|_, g| g.user != user || !ends(g.session_id()));
+        all.len() < before
+    }
+}
+
 impl Store {
-    /// Signs a device in: stores the token's hash and the data key wrapped by the token.
+    /// Signs a device in: stores the token's hash and the data key wrapped by the token. On a full disk the session is
+    /// kept in memory, and lasts until the next start.
     pub fn create_session(
         &self,
         user: UserId,
@@ -217,15 +222,21 @@ impl Store {
             wrapped: wrap(token, user, data_key),
         };
         let (hash, row, session) = (token.hash(), grant.encode(), session_of(&grant));
-        let gone = self.write(Hints::default(), move |t| {
+        let id = grant.id;
+        let saved = self.write(Hints::default(), move |t| {
             need_enabled(&t.users, user)?;
             let gone = make_room(t, user, now)?;
             t.sessions.insert(hash.as_slice(), row.as_slice())?;
-            t.sessions_by_user.insert(key2(user, &grant.id).as_slice(), hash.as_slice())?;
+            t.sessions_by_user.insert(key2(user, &id).as_slice(), hash.as_slice())?;
             Ok(gone)
-        })?;
-        for session in gone {
-            self.ended(user, Some(session));
+        });
+        match saved {
+            Ok(gone) => gone.into_iter().for_each(|session| self.ended(user, Some(session))),
+            Err(StoreError::DiskFull) => {
+                self.read(|s| need_enabled(&s.users()?, user))?;
+                self.inner.unsaved.keep(hash, grant)?;
+            }
+            Err(e) => return Err(e),
         }
         Ok(session)
     }
@@ -237,11 +248,16 @@ impl Store {
             let live = grants.iter().filter(|(_, g)| g.epoch == self.inner.epoch && !is_expired(g, now));
             Ok(live.map(|(_, g)| session_of(g)).collect())
         })?;
+        all.extend(self.inner.unsaved.all().values().filter(|g| g.user == user).map(session_of));
         all.sort_by_key(|s| std::cmp::Reverse((s.created_at, s.id)));
         Ok(all)
     }
     /// Ends one session of this person.
     pub fn end_session(&self, user: UserId, session: SessionId) -> Result<(), StoreError> {
+        if self.inner.unsaved.end(user, |id| id == session) {
+            self.ended(user, Some(session));
+            return Ok(());
+        }
         self.write(Hints { weight: 0, frees_room: true }, move |t| {
             let key = key2(user, session.as_bytes());
             let hash = match t.sessions_by_user.get(key.as_slice())? {
@@ -257,6 +273,7 @@ impl Store {
     }
     /// Ends every session of this person but `except`.
     pub fn end_all_sessions(&self, user: UserId, except: Option<SessionId>) -> Result<(), StoreError> {
+        self.inner.unsaved.end(user, |id| Some(id) != except);
         self.write(Hints { weight: 0, frees_room: true }, move |t| remove_sessions(t, user, except))?;
         self.ended(user, None);
         Ok(())
@@ -317,68 +334,13 @@ impl Store {
         self.ended(user, None);
         Ok(())
     }
-    /// Stores an invitation that lets one person in as `role`.
-    pub fn create_invite(
-        &self,
-        code: &InviteCode,
-        role: Role,
-        created_by: Option<UserId>,
-    ) -> Result<InviteInfo, StoreError> {
-        let now = Timestamp::now();
-        let row = InviteRow {
-            id: InviteId::new(),
-            role,
-            created_by,
-            created_at: now,
-            expires_at: now.plus_seconds(INVITE_S),
-        };
-        let (hash, info) = (code.hash(), invite_info(&row));
-        self.write(Hints::default(), move |t| {
-            let all = all_invites(&t.invites)?;
-            for (hash, invite) in &all {
-                if invite.expires_at <= now {
-                    t.invites.remove(hash.as_slice())?;
-                }
-            }
-            if t.invites.len()? >= MAX_INVITES {
-                return Err(Invalid::new(
-                    "invite",
-                    format!("there are {MAX_INVITES} open ones; delete some first"),
-                )
-                .into());
-            }
-            t.invites.insert(hash.as_slice(), row.encode().as_slice())?;
-            Ok(())
-        })?;
-        Ok(info)
-    }
-    /// Open invitations, oldest first.
-    pub fn invites(&self) -> Result<Vec<InviteInfo>, StoreError> {
-        let now = Timestamp::now();
-        let all = self.read(|s| all_invites(&s.invites()?))?;
-        let mut open: Vec<InviteInfo> =
-            all.iter().map(|(_, i)| invite_info(i)).filter(|i| i.expires_at > now).collect();
-        open.sort_by_key(|i| (i.created_at, i.id));
-        Ok(open)
-    }
-    /// Whether this code would let somebody in now. [`Store::create_user`] uses it up.
-    pub fn invite(&self, code: &InviteCode) -> Result<Option<InviteInfo>, StoreError> {
-        let hash = code.hash();
-        self.read(|s| Ok(live_invite(&s.invites()?, &hash)?.as_ref().map(invite_info)))
-    }
-    /// Takes an invitation back.
-    pub fn delete_invite(&self, id: InviteId) -> Result<(), StoreError> {
-        self.write(Hints { weight: 0, frees_room: true }, move |t| {
-            let all = all_invites(&t.invites)?;
-            let (hash, _) = all.iter().find(|(_, i)| i.id == id).ok_or(StoreError::NotFound)?;
-            t.invites.remove(hash.as_slice())?;
-            Ok(())
-        })
-    }
     /// The one way to a person's rows. `None` for a token that is unknown, ended or expired, or whose account is disabled.
     pub fn as_user(&self, token: &SessionToken) -> Result<Option<UserStore>, StoreError> {
         let (hash, now) = (token.hash(), Timestamp::now());
-        let found = self.read(|s| self.live_grant(s, SESSIONS, &s.sessions()?, &hash))?;
+        let found = self.read(|s| match self.inner.unsaved.get(&hash) {
+            Some(grant) => Self::with_role(s, grant),
+            None => self.live_grant(s, SESSIONS, &s.sessions()?, &hash),
+        })?;
         let Some((grant, role)) = found.filter(|(g, _)| !is_expired(g, now)) else { return Ok(None) };
         let key = unwrap(token, grant.user, &grant.wrapped)?;
         if is_stale(now, grant.last_used_at, SESSION_TOUCH_S) {
@@ -418,6 +380,9 @@ impl Store {
         let Some(grant) = get_grant(rows, table, hash)?.filter(|g| g.epoch == self.inner.epoch) else {
             return Ok(None);
         };
+        Self::with_role(s, grant)
+    }
+    fn with_role(s: &Snapshot, grant: GrantRow) -> Result<Option<(GrantRow, Role)>, StoreError> {
         let user = get_user(&s.users()?, grant.user)?.filter(|u| !u.disabled);
         Ok(user.map(|u| (grant, u.role)))
     }
@@ -435,15 +400,6 @@ fn touch(
         grant.used = true;
         grant.encode()
     }))
-}
-
-fn all_invites(invites: &impl Rows) -> Result<Vec<([u8; 32], InviteRow)>, StoreError> {
-    let mut all = Vec::new();
-    for row in invites.iter()? {
-        let (key, row) = row?;
-        all.push((hash32("invites", key.value())?, InviteRow::decode(row.value())?));
-    }
-    Ok(all)
 }
 
 /// A disabled or missing account gets nothing new.

@@ -177,7 +177,7 @@ impl Admission {
             Self::Setup => Err(StoreError::Conflict("setup_done")),
             Self::Open => Ok(Role::Member),
             Self::Granted(role) => Ok(*role),
-            Self::Invite(code) => super::sessions::live_invite(&t.invites, &code.hash())?
+            Self::Invite(code) => super::invites::live_invite(&t.invites, &code.hash())?
                 .map(|i| i.role)
                 .ok_or(StoreError::Conflict("invite_invalid")),
         }
@@ -277,6 +277,7 @@ impl Store {
             put_credentials(t, id, &CredentialsRow { password: password.clone(), by_password, by_recovery })?;
             super::sessions::remove_sessions(t, id, keep)
         })?;
+        self.inner.unsaved.end(id, |session| Some(session) != keep);
         self.ended(id, None);
         Ok(())
     }
@@ -299,6 +300,7 @@ impl Store {
             super::sessions::remove_api_keys(t, id)?;
             super::chats::doom_content(t, id)
         })?;
+        self.inner.unsaved.end(id, |_| true);
         self.ended(id, None);
         Ok(())
     }
@@ -345,6 +347,7 @@ impl Store {
             Ok((user, true))
         })?;
         if changed {
+            self.inner.unsaved.end(id, |_| true);
             self.ended(id, None);
         }
         Ok(user)
@@ -363,6 +366,7 @@ impl Store {
             super::sessions::remove_api_keys(t, id)?;
             super::chats::doom(t, id.as_bytes())
         })?;
+        self.inner.unsaved.end(id, |_| true);
         self.ended(id, None);
         Ok(())
     }

@@ -6,10 +6,11 @@
 //! an I/O error): the store reads on through a fresh handle, writes again after a full disk, and after any other
 //! failure acknowledges nothing more.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use redb::{Database, Durability, ReadableDatabase as _, StorageBackend};
@@ -24,7 +25,7 @@ const MAX_BATCH: usize = 256;
 /// Most bytes of content in one commit; a single larger write goes alone.
 const MAX_BATCH_BYTES: usize = 1 << 20;
 /// Writes that may wait; the next caller waits for a place, which holds back a flood.
-pub(super) const QUEUE: usize = 1024;
+const QUEUE: usize = 1024;
 /// Longest wait for writers that were just answered to come back, so that they share the next commit.
 const GATHER_US_MAX: u64 = 1000;
 /// Rows of deleted chats and accounts removed with each commit: about a millisecond, so that nobody waits for it.
@@ -67,7 +68,6 @@ pub(super) struct Core {
     pub(super) counts: Counts,
     /// Rows of something deleted still wait to be removed.
     pub(super) purge: AtomicBool,
-    n_callers: AtomicUsize,
 }
 
 fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -93,7 +93,6 @@ impl Core {
             replacing: Mutex::new(()),
             counts: Counts::default(),
             purge: AtomicBool::new(false),
-            n_callers: AtomicUsize::new(0),
         }
     }
 
@@ -350,76 +349,129 @@ where
     }
 }
 
-/// Where writes are handed in.
-pub(super) struct Queue(Mutex<Option<SyncSender<Box<dyn Job>>>>);
+/// Where writes are handed in. Not a channel, because the writer should wake once for a batch, not once for each of it.
+pub(super) struct Queue {
+    waiting: Mutex<Waiting>,
+    /// For the writer: enough waits, or it is over.
+    enough: Condvar,
+    /// For the callers: there is a place again.
+    place: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    jobs: VecDeque<Box<dyn Job>>,
+    weight: usize,
+    /// Writes waited for before the writer is woken.
+    wanted: usize,
+    over: bool,
+}
+
+impl Waiting {
+    fn is_enough(&self) -> bool {
+        self.over || self.jobs.len() >= self.wanted || self.weight >= MAX_BATCH_BYTES
+    }
+}
 
 impl Queue {
     /// Starts the one thread that writes.
-    pub(super) fn start(core: &Arc<Core>) -> (Self, std::thread::JoinHandle<()>) {
-        let (sender, receiver) = std::sync::mpsc::sync_channel(QUEUE);
-        let core = Arc::clone(core);
+    pub(super) fn start(core: &Arc<Core>) -> (Arc<Self>, std::thread::JoinHandle<()>) {
+        let queue = Arc::new(Self {
+            waiting: Mutex::new(Waiting { wanted: 1, ..Waiting::default() }),
+            enough: Condvar::new(),
+            place: Condvar::new(),
+        });
+        let (core, to_write) = (Arc::clone(core), Arc::clone(&queue));
         let thread = std::thread::Builder::new()
             .name("store".into())
-            .spawn(move || write_loop(&core, &receiver))
+            .spawn(move || to_write.write_all(&core))
             .expect("the system can start one thread");
-        (Self(Mutex::new(Some(sender))), thread)
-    }
-    fn sender(&self) -> Result<SyncSender<Box<dyn Job>>, StoreError> {
-        lock(&self.0).clone().ok_or_else(closed)
+        (queue, thread)
     }
     /// No more writes; the thread ends after those already handed in.
     pub(super) fn end(&self) {
-        lock(&self.0).take();
+        lock(&self.waiting).over = true;
+        self.enough.notify_all();
+        self.place.notify_all();
+    }
+    fn hand_in(&self, job: Box<dyn Job>, may_wait: bool) -> Result<(), StoreError> {
+        let mut waiting = lock(&self.waiting);
+        while waiting.jobs.len() >= QUEUE && may_wait && !waiting.over {
+            waiting = self.place.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        }
+        if waiting.over {
+            return Err(closed());
+        }
+        if waiting.jobs.len() >= QUEUE {
+            tracing::debug!("a write of no consequence was dropped");
+            return Ok(());
+        }
+        waiting.weight += job.weight();
+        waiting.jobs.push_back(job);
+        if waiting.is_enough() {
+            self.enough.notify_one();
+        }
+        Ok(())
     }
     /// Hands in a write and waits until it is durable. `op` may run again if another write of its batch fails.
     pub(super) fn write<T: Send + 'static>(
         &self,
-        core: &Core,
         hints: Hints,
         op: impl FnMut(&mut Tables<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (answer, answered) = std::sync::mpsc::sync_channel(1);
-        let sender = self.sender()?;
-        core.n_callers.fetch_add(1, Ordering::Relaxed);
-        let sent = sender.send(Box::new(Write { op, out: None, hints, answer: Some(answer) }));
-        drop(sender);
-        let out = sent.map_err(|_| closed()).and_then(|()| answered.recv().map_err(|_| closed())?);
-        core.n_callers.fetch_sub(1, Ordering::Relaxed);
-        out
+        self.hand_in(Box::new(Write { op, out: None, hints, answer: Some(answer) }), true)?;
+        answered.recv().map_err(|_| closed())?
     }
     /// Hands in a write that nobody waits for; it is dropped when many wait already.
     pub(super) fn write_later(
         &self,
         op: impl FnMut(&mut Tables<'_>) -> Result<(), StoreError> + Send + 'static,
     ) {
-        if let Ok(sender) = self.sender() {
-            let write = Write { op, out: None, hints: Hints::default(), answer: None };
-            if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
-                sender.try_send(Box::new(write))
-            {
-                tracing::debug!("a write of no consequence was dropped");
-            }
+        let write = Write { op, out: None, hints: Hints::default(), answer: None };
+        // After the end there is nothing of consequence left to write.
+        let _ = self.hand_in(Box::new(write), false);
+    }
+
+    fn write_all(&self, core: &Core) {
+        let mut n_last = 1;
+        while let Some(batch) = self.gather(core, n_last) {
+            n_last = batch.len();
+            core.commit(batch);
         }
     }
-}
-
-fn write_loop(core: &Core, receiver: &Receiver<Box<dyn Job>>) {
-    let mut n_last = 1;
-    loop {
-        let first: Box<dyn Job> = if core.purge.load(Ordering::Acquire) && core.healthy().is_ok() {
-            // Nobody may come for a long time; what was deleted should be gone before that.
-            match receiver.recv_timeout(Duration::from_millis(1)) {
-                Ok(job) => job,
-                Err(RecvTimeoutError::Timeout) => Box::new(nothing()),
-                Err(RecvTimeoutError::Disconnected) => return,
+    /// Takes what waits; `None` at the end. The writers of the last commit were answered a moment ago and come back
+    /// one by one, so a batch smaller than the last one waits for them a little, never longer than an eighth of what a
+    /// commit takes.
+    fn gather(&self, core: &Core, n_last: usize) -> Option<Vec<Box<dyn Job>>> {
+        let mut waiting = lock(&self.waiting);
+        while waiting.jobs.is_empty() {
+            if waiting.over {
+                return None;
             }
-        } else {
-            let Ok(job) = receiver.recv() else { return };
-            job
-        };
-        let batch = gather(core, first, receiver, n_last);
-        n_last = batch.len();
-        core.commit(batch);
+            waiting.wanted = 1;
+            if core.purge.load(Ordering::Acquire) && core.healthy().is_ok() {
+                // Nobody may come for a long time; what was deleted should be gone before that.
+                return Some(vec![Box::new(nothing())]);
+            }
+            waiting = self.enough.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+        }
+        let n_commits = core.counts.n_commits.load(Ordering::Relaxed).max(1);
+        let patience_us = (core.counts.commit_us.load(Ordering::Relaxed) / n_commits / 8).min(GATHER_US_MAX);
+        waiting.wanted = n_last.min(MAX_BATCH);
+        let patience = Duration::from_micros(patience_us);
+        let enough = self.enough.wait_timeout_while(waiting, patience, |w| !w.is_enough());
+        let mut waiting = enough.unwrap_or_else(PoisonError::into_inner).0;
+        let mut batch = Vec::with_capacity(waiting.jobs.len().min(MAX_BATCH));
+        let mut weight = 0;
+        while batch.len() < MAX_BATCH && weight < MAX_BATCH_BYTES {
+            let Some(job) = waiting.jobs.pop_front() else { break };
+            weight += job.weight();
+            batch.push(job);
+        }
+        waiting.weight -= weight;
+        self.place.notify_all();
+        Some(batch)
     }
 }
 
@@ -431,32 +483,4 @@ fn nothing() -> Write<impl FnMut(&mut Tables<'_>) -> Result<(), StoreError> + Se
         hints: Hints { weight: 0, frees_room: true },
         answer: None,
     }
-}
-
-/// Takes what waits. The writers of the last commit were answered a moment ago and come back one by one, so a batch
-/// smaller than the last one waits for them a little, never longer than an eighth of what a commit takes.
-fn gather(
-    core: &Core,
-    first: Box<dyn Job>,
-    receiver: &Receiver<Box<dyn Job>>,
-    n_last: usize,
-) -> Vec<Box<dyn Job>> {
-    let mut weight = first.weight();
-    let mut batch = vec![first];
-    let n_commits = core.counts.n_commits.load(Ordering::Relaxed).max(1);
-    let patience_us = (core.counts.commit_us.load(Ordering::Relaxed) / n_commits / 8).min(GATHER_US_MAX);
-    let deadline = Instant::now() + Duration::from_micros(patience_us);
-    while batch.len() < MAX_BATCH && weight < MAX_BATCH_BYTES {
-        let wanted = n_last.max(core.n_callers.load(Ordering::Relaxed)).min(MAX_BATCH);
-        let left = deadline.saturating_duration_since(Instant::now());
-        let next = if batch.len() < wanted && !left.is_zero() {
-            receiver.recv_timeout(left).ok()
-        } else {
-            receiver.try_recv().ok()
-        };
-        let Some(job) = next else { break };
-        weight += job.weight();
-        batch.push(job);
-    }
-    batch
 }

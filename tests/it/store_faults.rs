@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use mommygpt::domain::{ChatId, FinishReason, MessageId};
-use mommygpt::store::{MessagePage, ReplyEnd, Store, StoreError, UserStore};
+use mommygpt::store::{MessagePage, ReplyEnd, SessionToken, Store, StoreError, UserStore};
 
 use crate::store_disk::{Fault, FaultDisk, Op, apply};
 use crate::store_people::{Person, assert_sound, chat_with, person, said};
@@ -172,8 +172,14 @@ fn a_full_disk_refuses_writes_serves_reads_and_resumes_when_there_is_room() {
             assert!(kept.iter().all(|t| page.iter().any(|m| m.content == *t)));
             assert!(store.as_user(&someone.token).unwrap().is_some());
         }
+        let phone = SessionToken::new();
+        let session = store.create_session(someone.user.id, &someone.data_key, &phone, "phone").unwrap();
+        assert!(store.as_user(&phone).unwrap().unwrap().chat(chat).is_ok(), "signing in needs no room");
+        assert_eq!(store.sessions(someone.user.id).unwrap().len(), 2);
         disk.heal();
         me.append_user_message(chat, said("room again")).unwrap();
+        store.end_session(someone.user.id, session.id).unwrap();
+        assert!(store.as_user(&phone).unwrap().is_none());
         assert_eq!(store.healthy(), Ok(()));
         let (page, _) = me.messages(chat, &MessagePage { limit: 200, before: None }).unwrap();
         assert!(!page.iter().any(|m| m.content == "still full"));

@@ -84,7 +84,7 @@ fn damaged_pages_truncated_and_foreign_files_are_refused_and_left() {
         let survived = assert_works_or_refused(&bad, &someone, chat, &format!("byte {at}"));
         n_refused += usize::from(!survived);
     }
-    assert!(n_refused > 20, "{n_refused} of {} pages", good.len() / 4096);
+    assert!(n_refused > 10, "{n_refused} of {} pages", good.len() / 4096);
     for len in [1, 8, 9, 63, 320, 4095, 4096, 8192, good.len() / 2, good.len() - 4096, good.len() - 1] {
         assert_works_or_refused(&good[..len], &someone, chat, &format!("cut at {len}"));
     }
