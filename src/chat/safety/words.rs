@@ -1,5 +1,8 @@
 //! Text to words as the crisis check reads them: lower case, contractions and chat shorthand written out, endings cut.
 
+use std::collections::{HashMap, HashSet};
+use std::sync::OnceLock;
+
 /// One word.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Token {
@@ -247,6 +250,16 @@ const WHOLE: &[&str] = &[
     "hers",
 ];
 
+fn written_out() -> &'static HashMap<&'static str, &'static str> {
+    static MAP: OnceLock<HashMap<&'static str, &'static str>> = OnceLock::new();
+    MAP.get_or_init(|| WRITTEN_OUT.iter().copied().collect())
+}
+
+fn whole() -> &'static HashSet<&'static str> {
+    static SET: OnceLock<HashSet<&'static str>> = OnceLock::new();
+    SET.get_or_init(|| WHOLE.iter().copied().collect())
+}
+
 const LAUGHING: &str = "😂🤣💀😹";
 
 /// The words of a text.
@@ -292,7 +305,7 @@ pub(super) fn sentences(text: &str) -> Vec<Vec<Token>> {
 
 fn push(word: &str, out: &mut Vec<Token>) {
     let word = plain_spelling(word);
-    if let Some((_, long)) = WRITTEN_OUT.iter().find(|(short, _)| *short == word) {
+    if let Some(long) = written_out().get(word.as_str()) {
         out.extend(long.split(' ').map(|w| Token { stem: stem(w) }));
     } else {
         out.push(Token { stem: stem(&word) });
@@ -327,7 +340,7 @@ pub(super) fn stem(word: &str) -> String {
     if let Some(range) = number(word) {
         return range.to_owned();
     }
-    if WHOLE.contains(&word) || word.len() < 4 || !word.is_ascii() {
+    if whole().contains(word) || word.len() < 4 || !word.is_ascii() {
         return word.to_owned();
     }
     let cut = ["ing", "ed", "es", "s", "er", "e"]
