@@ -8,6 +8,7 @@ mod auth; // accounts through `Auth` on a real store: who gets in, what it costs
 mod authz_matrix; // every route, every id, every kind of caller
 mod browser; // the page in a real Chromium: its own suite in tests/browser
 mod chat; // the chat service: durable first, stop, resume, retries, siblings, devices, memory, danger
+mod chat_house; // a chat service with everything under it, for tests of what happens in it
 mod cli; // what the real binary prints, refuses and exits with
 mod cli_text; // tokenize, prompt, safety, run and the model verbs
 mod client; // a plain-socket HTTP client
