@@ -5,6 +5,9 @@
 
 use super::pack::TILE_K;
 
+/// A group whose largest magnitude is not above this counts as zeros: its inverse would overflow.
+pub const SMALLEST: f32 = 1e-30;
+
 /// Several rows of quantized activations; allocated once and refilled.
 #[derive(Clone, Debug, Default)]
 pub struct Activations {
@@ -61,8 +64,9 @@ pub fn quantize_row(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut 
     let groups = x.chunks_exact(32).zip(codes.chunks_exact_mut(32));
     for ((x, codes), (scale, sums)) in groups.zip(scales.iter_mut().zip(sums.chunks_exact_mut(2))) {
         let largest = x.iter().fold(0.0f32, |a, v| a.max(v.abs()));
-        *scale = largest / 127.0;
-        let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+        let (group_scale, inverse) =
+            if largest > SMALLEST { (largest / 127.0, 127.0 / largest) } else { (0.0, 0.0) };
+        *scale = group_scale;
         for ((x, codes), sum) in x.chunks_exact(16).zip(codes.chunks_exact_mut(16)).zip(sums) {
             let mut total = 0i32;
             for (code, v) in codes.iter_mut().zip(x) {

@@ -464,7 +464,12 @@ unsafe fn family_panel<F: Family>(panel: *const u8, a: &Activations, out: &mut [
 /// # Panics
 /// If the panel has not the length that its layout and `a.k` give, or `out` is shorter than the rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-pub unsafe fn panel(layout: &PanelLayout, panel: &[u8], a: &Activations, out: &mut [[f32; PANEL_ROWS]]) {
+pub(super) unsafe fn panel(
+    layout: &PanelLayout,
+    panel: &[u8],
+    a: &Activations,
+    out: &mut [[f32; PANEL_ROWS]],
+) {
     assert!(panel.len() == layout.panel_bytes(a.k) && out.len() >= a.n_rows);
     assert!(a.k % TILE_K == 0 && (layout.super_bytes == 0 || a.k % (TILE_K * TILES_PER_SUPER) == 0));
     let p = panel.as_ptr();

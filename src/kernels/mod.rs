@@ -1,15 +1,24 @@
 //! Plain functions on slices: the arithmetic of quantized inference, chosen once for the CPU at hand.
 //!
 //! `blocks` reads GGML's formats, `pack` lays weights out for the vector units, `activations` quantizes what is
-//! multiplied with them, `scalar` is the reference that every other kernel is tested against. Nothing here knows models,
-//! tokens or tensors, and nothing in a hot function allocates.
+//! multiplied with them, `scalar` is the reference, `avx2` and `avx512` are the fast dot products, `lanes` and `attention`
+//! are loops that the compiler vectorises for each class, `dispatch` chooses, `pool` runs them on all cores. Nothing here
+//! knows models, tokens or tensors, and nothing in a hot function allocates.
 #![allow(unsafe_code, reason = "vector intrinsics read raw pointers; every block says why it may")]
 
 pub mod activations;
+pub mod attention;
 #[cfg(target_arch = "x86_64")]
-pub mod avx512;
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 pub mod blocks;
+pub mod dispatch;
+mod expand;
+mod halves;
+mod lanes;
 pub mod pack;
+pub mod pool;
 pub mod scalar;
 
 #[cfg(test)]

@@ -1,0 +1,254 @@
+//! Which instruction set runs, chosen once; every kernel behind one table.
+
+use super::activations::Activations;
+use super::attention::{self, RowState, Visible};
+use super::lanes;
+use super::pack::{PANEL_ROWS, PanelLayout};
+use super::scalar;
+
+/// A kernel class.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Isa {
+    /// No vector instructions asked for by name; what every other class is tested against.
+    Scalar,
+    /// AVX2 with FMA and F16C.
+    Avx2,
+    /// AVX2 and AVX-VNNI.
+    AvxVnni,
+    /// AVX-512 F, BW and VNNI.
+    Avx512,
+}
+
+impl Isa {
+    /// Every class, best last.
+    pub const ALL: [Self; 4] = [Self::Scalar, Self::Avx2, Self::AvxVnni, Self::Avx512];
+
+    /// The word used on the command line and in the log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Scalar => "scalar",
+            Self::Avx2 => "avx2",
+            Self::AvxVnni => "avxvnni",
+            Self::Avx512 => "avx512",
+        }
+    }
+
+    /// Whether this CPU can run the class.
+    pub fn is_available(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let avx2 = is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("fma")
+                && is_x86_feature_detected!("f16c");
+            match self {
+                Self::Scalar => true,
+                Self::Avx2 => avx2,
+                Self::AvxVnni => avx2 && is_x86_feature_detected!("avxvnni"),
+                Self::Avx512 => {
+                    avx2 && is_x86_feature_detected!("avx512f")
+                        && is_x86_feature_detected!("avx512bw")
+                        && is_x86_feature_detected!("avx512vl")
+                        && is_x86_feature_detected!("avx512vnni")
+                }
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        {
+            self == Self::Scalar
+        }
+    }
+
+    /// The best class of this CPU.
+    pub fn best() -> Self {
+        Self::ALL.into_iter().rev().find(|isa| isa.is_available()).unwrap_or(Self::Scalar)
+    }
+}
+
+macro_rules! table {
+    ($($(#[$doc:meta])* $name:ident($($arg:ident: $ty:ty),*);)+) => {
+        /// The kernels of one class. Holding one is the proof that the CPU can run it.
+        #[derive(Clone, Copy)]
+        pub struct Kernels {
+            isa: Isa,
+            $($name: unsafe fn($($ty),*),)+
+        }
+
+        impl Kernels {
+            $($(#[$doc])*
+            #[inline]
+            pub fn $name(&self, $($arg: $ty),*) {
+                // SAFETY: a table is only made by `Kernels::of`, which checked that the CPU has the class's instructions;
+                // the functions are otherwise safe ones.
+                unsafe { (self.$name)($($arg),*) }
+            })+
+        }
+    };
+}
+
+table! {
+    /// One packed panel times all activation rows: `out[m][r]`.
+    panel(layout: &PanelLayout, panel: &[u8], a: &Activations, out: &mut [[f32; PANEL_ROWS]]);
+    /// See [`super::activations::quantize_row`].
+    quantize_row(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [f32]);
+    /// `out = x / sqrt(mean(x^2) + eps) * weight`.
+    rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]);
+    /// The same in place.
+    rms_norm_in_place(x: &mut [f32], weight: &[f32], eps: f32);
+    /// `gate = silu(gate) * up`.
+    silu_mul(gate: &mut [f32], up: &[f32]);
+    /// `gate = gelu_tanh(gate) * up`.
+    gelu_mul(gate: &mut [f32], up: &[f32]);
+    /// `x += y`.
+    add(x: &mut [f32], y: &[f32]);
+    /// `cap * tanh(x / cap)`, in place.
+    soft_cap(x: &mut [f32], cap: f32);
+    /// Rotates one head by the pairs of `cos` and `sin`.
+    rope(head: &mut [f32], cos: &[f32], sin: &[f32], neox: bool);
+    /// Query rows against one page of keys and values; see [`super::attention`].
+    attention_page(q: &[f32], k: &[f32], v: &[f32], visible: &[Visible], cap: f32, states: &mut [RowState], out: &mut [f32]);
+    /// binary16 to f32, equal lengths.
+    widen(from: &[u16], to: &mut [f32]);
+    /// f32 to binary16, rounding half to even.
+    narrow(from: &[f32], to: &mut [u16]);
+    /// `rows[m][r] += sum over k of w[k][r] * x[m][k]` for 16 columns of f32 weights side by side.
+    float_panel(w: &[f32], x: &[f32], x_stride: usize, rows: &mut [[f32; PANEL_ROWS]]);
+}
+
+macro_rules! class {
+    ($module:ident, $fma:literal $(, $features:literal)?) => {
+        mod $module {
+            use super::{Activations, PANEL_ROWS, PanelLayout, RowState, Visible, attention, lanes};
+
+            $(#[target_feature(enable = $features)])?
+            pub(super) fn quantize_row(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [f32]) {
+                lanes::quantize_row(x, codes, scales, sums);
+            }
+            $(#[target_feature(enable = $features)])?
+            pub(super) fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+                lanes::rms_norm::<$fma>(x, weight, eps, out);
+            }
+            $(#[target_feature(enable = $features)])?
+            pub(super) fn rms_norm_in_place(x: &mut [f32], weight: &[f32], eps: f32) {
+                lanes::rms_norm_in_place::<$fma>(x, weight, eps);
+            }
+            $(#[target_feature(enable = $features)])?
+            pub(super) fn silu_mul(gate: &mut [f32], up: &[f32]) {
+                lanes::silu_mul::<$fma>(gate, up);
+            }
+            $(#[target_feature(enable = $features)])?
+            pub(super) fn gelu_mul(gate: &mut [f32], up: &[f32]) {
+                lanes::gelu_mul::<$fma>(gate, up);
+            }
+            $(#[target_feature(enable = $features)])?
+            pub(super) fn add(x: &mut [f32], y: &[f32]) {
+                lanes::add(x, y);
+            }
+            $(#[target_feature(enable = $features)])?
+            pub(super) fn soft_cap(x: &mut [f32], cap: f32) {
+                lanes::soft_cap::<$fma>(x, cap);
+            }
+            $(#[target_feature(enable = $features)])?
+            pub(super) fn rope(head: &mut [f32], cos: &[f32], sin: &[f32], neox: bool) {
+                lanes::rope::<$fma>(head, cos, sin, neox);
+            }
+            $(#[target_feature(enable = $features)])?
+            pub(super) fn attention_page(
+                q: &[f32],
+                k: &[f32],
+                v: &[f32],
+                visible: &[Visible],
+                cap: f32,
+                states: &mut [RowState],
+                out: &mut [f32],
+            ) {
+                attention::page_rows::<$fma>(q, k, v, visible, cap, states, out);
+            }
+            $(#[target_feature(enable = $features)])?
+            pub(super) fn float_panel(w: &[f32], x: &[f32], x_stride: usize, rows: &mut [[f32; PANEL_ROWS]]) {
+                lanes::float_panel::<$fma>(w, x, x_stride, rows);
+            }
+            /// Keeps the signature of `panel` in one place for the classes.
+            #[allow(dead_code, reason = "a type check only")]
+            type Panel = unsafe fn(&PanelLayout, &[u8], &Activations, &mut [[f32; PANEL_ROWS]]);
+        }
+    };
+}
+
+class!(plain, false);
+#[cfg(target_arch = "x86_64")]
+class!(avx2, true, "avx2,fma,f16c");
+#[cfg(target_arch = "x86_64")]
+class!(avx512, true, "avx512f,avx512bw,avx512vl,avx2,fma,f16c");
+
+macro_rules! kernels {
+    ($isa:expr, $module:ident, $panel:expr, $widen:expr, $narrow:expr) => {
+        Kernels {
+            isa: $isa,
+            panel: $panel,
+            quantize_row: $module::quantize_row,
+            rms_norm: $module::rms_norm,
+            rms_norm_in_place: $module::rms_norm_in_place,
+            silu_mul: $module::silu_mul,
+            gelu_mul: $module::gelu_mul,
+            add: $module::add,
+            soft_cap: $module::soft_cap,
+            rope: $module::rope,
+            attention_page: $module::attention_page,
+            widen: $widen,
+            narrow: $narrow,
+            float_panel: $module::float_panel,
+        }
+    };
+}
+
+impl Kernels {
+    /// The kernels of `isa`; `None` where the CPU cannot run them.
+    pub fn of(isa: Isa) -> Option<Self> {
+        if !isa.is_available() {
+            return None;
+        }
+        Some(match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => {
+                kernels!(isa, avx2, super::avx2::panel, super::halves::widen_f16c, super::halves::narrow_f16c)
+            }
+            #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni => {
+                kernels!(
+                    isa,
+                    avx2,
+                    super::avx2::panel_vnni,
+                    super::halves::widen_f16c,
+                    super::halves::narrow_f16c
+                )
+            }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => {
+                kernels!(
+                    isa,
+                    avx512,
+                    super::avx512::panel,
+                    super::halves::widen_f16c,
+                    super::halves::narrow_f16c
+                )
+            }
+            _ => kernels!(Isa::Scalar, plain, scalar::panel, super::halves::widen, super::halves::narrow),
+        })
+    }
+
+    /// The best kernels of this CPU.
+    pub fn best() -> Self {
+        Self::of(Isa::best()).unwrap_or(kernels!(
+            Isa::Scalar,
+            plain,
+            scalar::panel,
+            super::halves::widen,
+            super::halves::narrow
+        ))
+    }
+
+    /// Which class this is.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+}

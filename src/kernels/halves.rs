@@ -1,0 +1,72 @@
+//! binary16, the number format of the KV cache.
+
+use super::blocks::f16_to_f32;
+
+/// An f32 as binary16, rounding half to even; too large becomes infinity.
+pub fn f32_to_f16(value: f32) -> u16 {
+    let bits = value.to_bits();
+    let sign = (bits >> 16 & 0x8000) as u16;
+    let magnitude = bits & 0x7fff_ffff;
+    if magnitude > 0x7f80_0000 {
+        return sign | 0x7e00;
+    }
+    if magnitude >= 0x4780_0000 {
+        return sign | 0x7c00;
+    }
+    if magnitude < 0x3880_0000 {
+        // Subnormal: adding 0.5 makes the hardware round at the last place of binary16.
+        let rounded = f32::from_bits(magnitude) + 0.5;
+        return sign | (rounded.to_bits() - 0x3f00_0000) as u16;
+    }
+    let odd = magnitude >> 13 & 1;
+    sign | ((magnitude - 0x3800_0000 + 0xfff + odd) >> 13) as u16
+}
+
+/// binary16 to f32.
+pub fn widen(from: &[u16], to: &mut [f32]) {
+    for (to, &from) in to.iter_mut().zip(from) {
+        *to = f16_to_f32(from);
+    }
+}
+
+/// f32 to binary16.
+pub fn narrow(from: &[f32], to: &mut [u16]) {
+    for (to, &from) in to.iter_mut().zip(from) {
+        *to = f32_to_f16(from);
+    }
+}
+
+/// [`widen`] by F16C, eight at a time.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "f16c,avx")]
+pub(super) fn widen_f16c(from: &[u16], to: &mut [f32]) {
+    use std::arch::x86_64::{_mm_loadu_si128, _mm256_cvtph_ps, _mm256_storeu_ps};
+    let n = from.len().min(to.len());
+    let (from, to) = (&from[..n], &mut to[..n]);
+    let (chunks, rest) = from.as_chunks::<8>();
+    let (outs, rest_out) = to.as_chunks_mut::<8>();
+    for (from, to) in chunks.iter().zip(outs) {
+        // SAFETY: `from` is 16 bytes, `to` is 32.
+        unsafe { _mm256_storeu_ps(to.as_mut_ptr(), _mm256_cvtph_ps(_mm_loadu_si128(from.as_ptr().cast()))) };
+    }
+    widen(rest, rest_out);
+}
+
+/// [`narrow`] by F16C, eight at a time.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "f16c,avx")]
+pub(super) fn narrow_f16c(from: &[f32], to: &mut [u16]) {
+    use std::arch::x86_64::{_MM_FROUND_TO_NEAREST_INT, _mm_storeu_si128, _mm256_cvtps_ph, _mm256_loadu_ps};
+    let n = from.len().min(to.len());
+    let (from, to) = (&from[..n], &mut to[..n]);
+    let (chunks, rest) = from.as_chunks::<8>();
+    let (outs, rest_out) = to.as_chunks_mut::<8>();
+    for (from, to) in chunks.iter().zip(outs) {
+        // SAFETY: `from` is 32 bytes, `to` is 16.
+        unsafe {
+            let halves = _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(_mm256_loadu_ps(from.as_ptr()));
+            _mm_storeu_si128(to.as_mut_ptr().cast(), halves);
+        }
+    }
+    narrow(rest, rest_out);
+}

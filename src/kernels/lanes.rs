@@ -1,0 +1,204 @@
+//! Loops that the compiler turns into vector code: written once, compiled for every instruction set.
+//!
+//! Each body is `#[inline(always)]` and works on small arrays of lanes; the modules of [`super::dispatch`] call it from a
+//! function with the instruction set enabled. `FMA` says whether `mul_add` is one instruction there.
+
+/// Lanes that accumulate side by side: one AVX-512 register, two of AVX2, four of NEON.
+pub(super) const LANES: usize = 16;
+
+/// `a * b + c`, fused only where that is one instruction (elsewhere it would be a library call).
+#[inline(always)]
+pub(super) fn fma<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
+    if FMA { a.mul_add(b, c) } else { a * b + c }
+}
+
+/// Sum of squares.
+#[inline(always)]
+pub(super) fn sum_of_squares<const FMA: bool>(x: &[f32]) -> f32 {
+    let mut acc = [0.0f32; 2 * LANES];
+    let (chunks, rest) = x.as_chunks::<{ 2 * LANES }>();
+    for chunk in chunks {
+        for i in 0..2 * LANES {
+            acc[i] = fma::<FMA>(chunk[i], chunk[i], acc[i]);
+        }
+    }
+    acc.iter().sum::<f32>() + rest.iter().map(|v| v * v).sum::<f32>()
+}
+
+/// `out = x / sqrt(mean(x^2) + eps) * weight`.
+#[inline(always)]
+pub(super) fn rms_norm<const FMA: bool>(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+    let scale = 1.0 / (sum_of_squares::<FMA>(x) / x.len() as f32 + eps).sqrt();
+    for ((out, x), w) in out.iter_mut().zip(x).zip(weight) {
+        *out = x * scale * w;
+    }
+}
+
+/// The same in place.
+#[inline(always)]
+pub(super) fn rms_norm_in_place<const FMA: bool>(x: &mut [f32], weight: &[f32], eps: f32) {
+    let scale = 1.0 / (sum_of_squares::<FMA>(x) / x.len() as f32 + eps).sqrt();
+    for (x, w) in x.iter_mut().zip(weight) {
+        *x *= scale * w;
+    }
+}
+
+/// `e^x` for x <= 88, to 2 units in the last place: 2^n times a polynomial on [-ln2/2, ln2/2] (Cephes' coefficients).
+#[inline(always)]
+pub(super) fn exp<const FMA: bool>(x: f32) -> f32 {
+    const LOG2_E: f32 = std::f32::consts::LOG2_E;
+    const LN2_HIGH: f32 = 0.693_359_375;
+    const LN2_LOW: f32 = -2.121_944_4e-4;
+    // Below this the result is under the smallest normal number; it is taken as 0 at the end.
+    const LOWEST: f32 = -87.3;
+    let clamped = if x < LOWEST {
+        LOWEST
+    } else if x > 88.0 {
+        88.0
+    } else {
+        x
+    };
+    // Adding 1.5 * 2^23 rounds to an integer held in the low bits.
+    const ROUND: f32 = 12_582_912.0;
+    let shifted = fma::<FMA>(clamped, LOG2_E, ROUND);
+    let n = shifted - ROUND;
+    let r = fma::<FMA>(n, -LN2_HIGH, clamped);
+    let r = fma::<FMA>(n, -LN2_LOW, r);
+    let mut p = 1.987_569_1e-4f32;
+    p = fma::<FMA>(p, r, 1.398_2e-3);
+    p = fma::<FMA>(p, r, 8.333_452e-3);
+    p = fma::<FMA>(p, r, 4.166_579_6e-2);
+    p = fma::<FMA>(p, r, 1.666_666_5e-1);
+    p = fma::<FMA>(p, r, 5.000_000_1e-1);
+    let poly = fma::<FMA>(p * r, r, r) + 1.0;
+    let power = f32::from_bits((shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127)) << 23);
+    if x < LOWEST { 0.0 } else { poly * power }
+}
+
+/// `gate = silu(gate) * up`.
+#[inline(always)]
+pub(super) fn silu_mul<const FMA: bool>(gate: &mut [f32], up: &[f32]) {
+    for (g, u) in gate.iter_mut().zip(up) {
+        *g = *g / (1.0 + exp::<FMA>(-*g)) * u;
+    }
+}
+
+/// `gate = gelu_tanh(gate) * up`.
+#[inline(always)]
+pub(super) fn gelu_mul<const FMA: bool>(gate: &mut [f32], up: &[f32]) {
+    const SQRT_2_OVER_PI: f32 = 0.797_884_6;
+    for (g, u) in gate.iter_mut().zip(up) {
+        let x = *g;
+        let inner = SQRT_2_OVER_PI * x * fma::<FMA>(0.044_715 * x, x, 1.0);
+        // tanh(y) = 1 - 2 / (e^2y + 1)
+        let tanh = 1.0 - 2.0 / (exp::<FMA>(2.0 * inner) + 1.0);
+        *g = 0.5 * x * (1.0 + tanh) * u;
+    }
+}
+
+/// `x += y`.
+#[inline(always)]
+pub(super) fn add(x: &mut [f32], y: &[f32]) {
+    for (x, y) in x.iter_mut().zip(y) {
+        *x += y;
+    }
+}
+
+/// `cap * tanh(x / cap)`, in place.
+#[inline(always)]
+pub(super) fn soft_cap<const FMA: bool>(x: &mut [f32], cap: f32) {
+    for v in x {
+        let y = *v / cap;
+        *v = cap * (1.0 - 2.0 / (exp::<FMA>(2.0 * y) + 1.0));
+    }
+}
+
+/// Rotates one head. NEOX pairs `i` with `i + n/2`; NORM pairs neighbours. `cos_sin` holds `n / 2` pairs.
+#[inline(always)]
+pub(super) fn rope<const FMA: bool>(head: &mut [f32], cos: &[f32], sin: &[f32], neox: bool) {
+    let half = cos.len();
+    if neox {
+        let (a, b) = head[..2 * half].split_at_mut(half);
+        for i in 0..half {
+            let (x, y) = (a[i], b[i]);
+            a[i] = fma::<FMA>(x, cos[i], -(y * sin[i]));
+            b[i] = fma::<FMA>(x, sin[i], y * cos[i]);
+        }
+    } else {
+        for ((pair, c), s) in head[..2 * half].chunks_exact_mut(2).zip(cos).zip(sin) {
+            let (x, y) = (pair[0], pair[1]);
+            pair[0] = fma::<FMA>(x, *c, -(y * s));
+            pair[1] = fma::<FMA>(x, *s, y * c);
+        }
+    }
+}
+
+/// Quantizes one row, rounding half to even; groups of zeros get scale 0. See [`super::activations`].
+#[inline(always)]
+pub(super) fn quantize_row(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [f32]) {
+    const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding and subtracting it rounds half to even
+    let groups = x.as_chunks::<32>().0.iter().zip(codes.as_chunks_mut::<32>().0);
+    for ((x, codes), (scale, sums)) in groups.zip(scales.iter_mut().zip(sums.as_chunks_mut::<2>().0)) {
+        let mut lanes = [0.0f32; 16];
+        for i in 0..16 {
+            lanes[i] = if x[i].abs() > x[i + 16].abs() { x[i].abs() } else { x[i + 16].abs() };
+        }
+        let largest = lanes.iter().fold(0.0f32, |a, v| if *v > a { *v } else { a });
+        let (group_scale, inverse) = if largest > super::activations::SMALLEST {
+            (largest / 127.0, 127.0 / largest)
+        } else {
+            (0.0, 0.0)
+        };
+        *scale = group_scale;
+        for h in 0..2 {
+            let mut total = 0i32;
+            for i in 16 * h..16 * h + 16 {
+                let code = ((x[i] * inverse + ROUND).to_bits().wrapping_sub(ROUND.to_bits())).cast_signed();
+                total += code;
+                codes[i] = code as i8;
+            }
+            sums[h] = group_scale * total as f32;
+        }
+    }
+}
+
+/// `rows[m][r] += sum over k of w[k][r] * x[m][k]`: 16 columns of f32 weights side by side, eight rows at a time.
+#[inline(always)]
+pub(super) fn float_panel<const FMA: bool>(
+    w: &[f32],
+    x: &[f32],
+    x_stride: usize,
+    rows: &mut [[f32; super::pack::PANEL_ROWS]],
+) {
+    let mut m = 0;
+    while m < rows.len() {
+        let x = &x[m * x_stride..];
+        if rows.len() - m >= 8 {
+            float_rows::<FMA, 8>(w, x, x_stride, &mut rows[m..]);
+            m += 8;
+        } else {
+            float_rows::<FMA, 1>(w, x, x_stride, &mut rows[m..]);
+            m += 1;
+        }
+    }
+}
+
+#[inline(always)]
+fn float_rows<const FMA: bool, const M: usize>(
+    w: &[f32],
+    x: &[f32],
+    x_stride: usize,
+    rows: &mut [[f32; LANES]],
+) {
+    let mut acc = [[0.0f32; LANES]; M];
+    acc.copy_from_slice(&rows[..M]);
+    for (k, w) in w.as_chunks::<LANES>().0.iter().enumerate() {
+        for m in 0..M {
+            let x = x[m * x_stride + k];
+            for r in 0..LANES {
+                acc[m][r] = fma::<FMA>(x, w[r], acc[m][r]);
+            }
+        }
+    }
+    rows[..M].copy_from_slice(&acc);
+}

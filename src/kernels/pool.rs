@@ -1,0 +1,163 @@
+//! A fork-join pool for one forward pass at a time: every thread runs the same closure and meets the others at barriers.
+//!
+//! Workers spin for a short while after a step, because the next one usually follows at once, then sleep; an idle server
+//! costs nothing. A barrier spins too, and gives its core away when another thread has been kept waiting for long.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{JoinHandle, Thread};
+
+/// Turns of the spin loop before a waiting thread sleeps or yields: some tens of microseconds.
+const SPINS: usize = 4000;
+
+/// A job: a closure over the thread's number, with its lifetime erased while all threads run it.
+#[derive(Clone, Copy)]
+struct Job(*const (dyn Fn(usize) + Sync));
+
+// SAFETY: the pointee is `Sync`, and `Pool::run` keeps it alive until every thread is done with it.
+unsafe impl Send for Job {}
+
+struct Shared {
+    n_threads: usize,
+    /// Counts jobs; workers wait for it to change.
+    epoch: AtomicUsize,
+    job: Mutex<Option<Job>>,
+    stop: AtomicBool,
+    barrier: Barrier,
+    panicked: AtomicBool,
+}
+
+/// A sense-counting barrier.
+struct Barrier {
+    arrived: AtomicUsize,
+    round: AtomicUsize,
+}
+
+impl Barrier {
+    fn wait(&self, n_threads: usize) {
+        let round = self.round.load(Ordering::Relaxed);
+        if self.arrived.fetch_add(1, Ordering::AcqRel) + 1 == n_threads {
+            self.arrived.store(0, Ordering::Relaxed);
+            self.round.store(round.wrapping_add(1), Ordering::Release);
+            return;
+        }
+        let mut spins = 0;
+        while self.round.load(Ordering::Acquire) == round {
+            spins += 1;
+            if spins % SPINS == 0 { std::thread::yield_now() } else { std::hint::spin_loop() }
+        }
+    }
+}
+
+/// Threads for one forward pass; the caller is thread 0.
+pub struct Pool {
+    shared: Arc<Shared>,
+    workers: Vec<Thread>,
+    handles: Vec<JoinHandle<()>>,
+}
+
+impl Pool {
+    /// A pool of `n_threads`, at least 1, the caller included.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn new(n_threads: usize) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared {
+            n_threads: n_threads.max(1),
+            epoch: AtomicUsize::new(0),
+            job: Mutex::new(None),
+            stop: AtomicBool::new(false),
+            barrier: Barrier { arrived: AtomicUsize::new(0), round: AtomicUsize::new(0) },
+            panicked: AtomicBool::new(false),
+        });
+        let mut pool = Self { shared, workers: Vec::new(), handles: Vec::new() };
+        for thread_idx in 1..pool.shared.n_threads {
+            let shared = Arc::clone(&pool.shared);
+            let handle = std::thread::Builder::new()
+                .name(format!("infer-{thread_idx}"))
+                .spawn(move || work(&shared, thread_idx))?;
+            pool.workers.push(handle.thread().clone());
+            pool.handles.push(handle);
+        }
+        Ok(pool)
+    }
+
+    /// How many threads run a job.
+    pub fn n_threads(&self) -> usize {
+        self.shared.n_threads
+    }
+
+    /// Runs `job(thread_idx)` on every thread and returns when all are done.
+    ///
+    /// # Panics
+    /// When a thread's job panicked. Jobs must not panic between barriers that other threads wait at.
+    pub fn run(&self, job: &(dyn Fn(usize) + Sync)) {
+        if self.shared.n_threads == 1 {
+            job(0);
+            return;
+        }
+        // SAFETY: only the lifetime changes. The barrier below is passed by every thread after its last use of the job,
+        // so the pointee outlives all uses.
+        let erased = Job(unsafe {
+            std::mem::transmute::<*const (dyn Fn(usize) + Sync), *const (dyn Fn(usize) + Sync)>(job)
+        });
+        *self.shared.job.lock().unwrap_or_else(PoisonError::into_inner) = Some(erased);
+        self.shared.epoch.fetch_add(1, Ordering::Release);
+        for worker in &self.workers {
+            worker.unpark();
+        }
+        let own = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| job(0)));
+        self.shared.barrier.wait(self.shared.n_threads);
+        if let Err(panic) = own {
+            std::panic::resume_unwind(panic);
+        }
+        assert!(!self.shared.panicked.swap(false, Ordering::AcqRel), "a worker's part of the step panicked");
+    }
+
+    /// Waits inside a job until every thread is here. All threads must call it equally often.
+    pub fn barrier(&self) {
+        if self.shared.n_threads > 1 {
+            self.shared.barrier.wait(self.shared.n_threads);
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Release);
+        self.shared.epoch.fetch_add(1, Ordering::Release);
+        for worker in &self.workers {
+            worker.unpark();
+        }
+        for handle in self.handles.drain(..) {
+            // A worker that panicked has said so already.
+            let _ = handle.join();
+        }
+    }
+}
+
+fn work(shared: &Shared, thread_idx: usize) {
+    let mut seen = 0;
+    loop {
+        let mut spins = 0;
+        while shared.epoch.load(Ordering::Acquire) == seen {
+            spins += 1;
+            if spins < SPINS { std::hint::spin_loop() } else { std::thread::park() }
+        }
+        seen = shared.epoch.load(Ordering::Acquire);
+        if shared.stop.load(Ordering::Acquire) {
+            return;
+        }
+        let job = *shared.job.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Job(job)) = job {
+            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                // SAFETY: `run` keeps the closure alive until this thread passes the barrier below.
+                (unsafe { &*job })(thread_idx);
+            }));
+            if outcome.is_err() {
+                shared.panicked.store(true, Ordering::Release);
+            }
+        }
+        shared.barrier.wait(shared.n_threads);
+    }
+}
