@@ -11,7 +11,7 @@ use super::log::ChatEvent;
 use super::memory::Change;
 use super::running::Entry;
 use super::{ChatError, ChatService, blocking, safety};
-use crate::domain::{ChatId, FinishReason, Message, MessageId, Timings};
+use crate::domain::{ChatId, FinishReason, Message, MessageId, Source, Timings};
 use crate::engine::{self, Event, Finish, Generation};
 use crate::store::{ReplyEnd, StoreError, UserStore};
 use crate::text::ThinkingSplitter;
@@ -29,6 +29,8 @@ pub(super) struct Job {
     pub(super) already_thinking: bool,
     /// What the message said that is worth remembering, or forgetting.
     pub(super) changes: Vec<Change>,
+    /// Where the answer comes from, if not from the model.
+    pub(super) source: Option<Source>,
 }
 
 /// How it ended, as far as the engine says.
@@ -40,7 +42,7 @@ struct End {
 
 pub(super) async fn run(service: &ChatService, me: &UserStore, chat: ChatId, entry: &Entry, job: Job) {
     let id = MessageId::new();
-    let Job { message, mut generation, truncated, already_thinking, changes } = job;
+    let Job { message, mut generation, truncated, already_thinking, changes, source } = job;
     if let Err(error) = begin(service, me, chat, id, &message, changes).await {
         generation.cancel.cancel();
         return fail(service, me, chat, entry, &error);
@@ -49,7 +51,7 @@ pub(super) async fn run(service: &ChatService, me: &UserStore, chat: ChatId, ent
     let end = reply.receive(&mut generation).await;
     let content = reply.finish().await;
     let failure = end.failure.clone();
-    match store_end(me, chat, id, content, end, truncated).await {
+    match store_end(me, chat, id, content, end, truncated, source).await {
         Ok((message, chat_row)) => {
             let user = me.user_id();
             service.0.live.publish(user, LiveEvent::Done(message.clone()));
@@ -129,6 +131,7 @@ async fn store_end(
     content: String,
     end: End,
     truncated: bool,
+    source: Option<Source>,
 ) -> Result<(Message, crate::domain::Chat), ChatError> {
     let me = me.clone();
     blocking(move || {
@@ -136,9 +139,10 @@ async fn store_end(
         let end = ReplyEnd {
             content,
             finish_reason: end.finish_reason,
-            timings: end.timings,
+            // Nothing was computed for a reply that was written before.
+            timings: end.timings.filter(|_| source.is_none()),
             safety,
-            source: None,
+            source,
             truncated,
         };
         Ok(me.finish_reply(chat, id, end)?)

@@ -6,7 +6,7 @@ use crate::domain::{Memory, MemoryId, Message, MessageId, Timestamp, User};
 use crate::engine::{ModelInfo, SamplingParams, TokenId};
 use crate::text::{Speaker, TextError, TextModel, Turn};
 
-use super::persona;
+use super::{exemplars, persona};
 
 /// A model trained on this project's own dialogues was never shown a persona: it gets facts alone, in one line that its
 /// template keeps only if it is shorter than this.
@@ -105,11 +105,12 @@ pub fn build(
 ) -> Result<Prompt, PromptError> {
     let facts_only = reads_facts_only(text, info.n_ctx);
     let exchanges = exchanges(history);
-    let system = |first: usize| {
+    let example = example_turn(text, &exchanges);
+    let head = |first: usize| {
         let shown: Vec<MessageId> = exchanges[first..].iter().flatten().map(|t| t.id).collect();
-        system_turn(facts_only, person, &shown)
+        example.clone().into_iter().chain(system_turn(facts_only, person, &shown)).collect()
     };
-    fit(text, info.n_ctx, &exchanges, system)
+    fit(text, info.n_ctx, &exchanges, head)
 }
 
 /// The prompt of a conversation that is stored nowhere: turns in order, the person's last. Of `persona` the text, where
@@ -125,7 +126,8 @@ pub fn build_unstored(
     for turn in turns {
         push_turn(&mut exchanges, MessageId::from_bytes([0; 16]), turn.clone());
     }
-    fit(text, info.n_ctx, &exchanges, |_| system.clone())
+    let example = example_turn(text, &exchanges);
+    fit(text, info.n_ctx, &exchanges, |_| example.clone().into_iter().chain(system.clone()).collect())
 }
 
 /// A turn and the message it came from.
@@ -170,14 +172,14 @@ fn fit(
     text: &TextModel,
     n_ctx: usize,
     exchanges: &[Vec<Said>],
-    system: impl Fn(usize) -> Option<Turn>,
+    head: impl Fn(usize) -> Vec<Turn>,
 ) -> Result<Prompt, PromptError> {
     let reserve = (n_ctx / 4).clamp(1, MAX_REPLY_TOKENS);
     let budget = n_ctx.saturating_sub(reserve);
-    let mut first = first_that_fits(text, budget, exchanges, &system)?;
+    let mut first = first_that_fits(text, budget, exchanges, &head)?;
     let last = exchanges.len().saturating_sub(1);
     loop {
-        let turns: Vec<Turn> = system(first)
+        let turns: Vec<Turn> = head(first)
             .into_iter()
             .chain(exchanges[first..].iter().flatten().map(|s| s.turn.clone()))
             .collect();
@@ -208,13 +210,13 @@ fn first_that_fits(
     text: &TextModel,
     budget: usize,
     exchanges: &[Vec<Said>],
-    system: &impl Fn(usize) -> Option<Turn>,
+    head: &impl Fn(usize) -> Vec<Turn>,
 ) -> Result<usize, PromptError> {
     let last = exchanges.len().saturating_sub(1);
-    let mut used = match system(0) {
-        Some(turn) => text.count(&turn.content)? + TURN_OVERHEAD_TOKENS,
-        None => 0,
-    };
+    let mut used = 0;
+    for turn in head(0) {
+        used += text.count(&turn.content)? + TURN_OVERHEAD_TOKENS;
+    }
     let mut first = exchanges.len();
     for (i, exchange) in exchanges.iter().enumerate().rev() {
         for said in exchange {
@@ -229,6 +231,14 @@ fn first_that_fits(
         first = first.next_multiple_of(START_STEP).min(last);
     }
     Ok(first.min(last))
+}
+
+/// The nearest written exchange, for the opening of a chat with a model that was trained to carry one over.
+fn example_turn(text: &TextModel, exchanges: &[Vec<Said>]) -> Option<Turn> {
+    let [opening] = exchanges else { return None };
+    let said = opening.first().filter(|_| text.template.supports_example())?;
+    let near = exemplars::nearest(&said.turn.content)?;
+    Some(Turn::new(Speaker::Example, format!("{}\n{}", near.opening, near.reply)))
 }
 
 /// Facts that the model does not read in the history itself: so the start of a chat's prompt stays the same while the

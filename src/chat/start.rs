@@ -10,8 +10,10 @@ use super::log::{ChatEvent, ChatStream, GenerationLog};
 use super::memory::{self, Change};
 use super::prompt::{self, MAX_HISTORY_MESSAGES, Person, Prompt};
 use super::running::Entry;
-use super::{ChatError, ChatService, READY_WAIT, blocking, safety};
-use crate::domain::{ChatId, Invalid, Memory, Message, MessageId, MessageText, Timestamp, User, UserId};
+use super::{ChatError, ChatService, READY_WAIT, blocking, exemplars, safety};
+use crate::domain::{
+    ChatId, Invalid, Memory, Message, MessageId, MessageText, Source, Timestamp, User, UserId,
+};
 use crate::engine::{GenerateRequest, ModelInfo, Owner};
 use crate::store::{self, MessagePage, Parent, StoreError, UserStore};
 use crate::text::TextModel;
@@ -55,6 +57,8 @@ enum Plan {
         said: Said,
         prompt: Prompt,
         changes: Vec<Change>,
+        /// A reply to be taken over whole.
+        written: Option<&'static str>,
     },
 }
 
@@ -137,31 +141,41 @@ impl ChatService {
             let (me, text, info) = (me.clone(), Arc::clone(&text), Arc::clone(&info));
             blocking(move || plan(&me, chat, ask, &text, &info)).await?
         };
-        let (said, prompt, changes) = match plan {
+        let (said, prompt, changes, written) = match plan {
             Plan::Replay(message, reply) => {
                 inner.register.end(me.user_id(), chat, &entry.log, false);
                 entry.log.push(ChatEvent::Message(message));
                 entry.log.push(ChatEvent::Done(reply));
                 return Ok(None);
             }
-            Plan::Generate { said, prompt, changes } => (said, prompt, changes),
+            Plan::Generate { said, prompt, changes, written } => (said, prompt, changes, written),
         };
-        let max_tokens =
-            inner.options.max_reply_tokens.map_or(prompt.max_tokens, |n| n.min(prompt.max_tokens));
-        let sampling = inner.options.sampling.clone().unwrap_or_else(|| prompt::sampling(&text, info.n_ctx));
         // A place in the queue first: when everybody is busy nothing is stored. What the engine sends until the message
         // is durable waits in the channel.
-        let generation = inner.engine.submit(GenerateRequest {
-            owner: Owner(u128::from_be_bytes(*me.user_id().as_bytes())),
-            prompt: prompt.tokens,
-            sampling,
-            stop: text.template.stop_strings().to_vec(),
-            max_tokens: max_tokens.max(1),
-        })?;
+        let (truncated, already_thinking) = (prompt.truncated, prompt.already_thinking);
+        let (generation, source) = match written {
+            Some(reply) => {
+                let (generation, speak) = exemplars::recite(reply);
+                inner.tasks.spawn(speak);
+                (generation, Some(Source::Written))
+            }
+            None => (inner.engine.submit(self.request(me, prompt, &text, &info))?, None),
+        };
         let message = self.store_message(me, chat, said).await?;
         entry.log.push(ChatEvent::Message(message.clone()));
-        let (truncated, already_thinking) = (prompt.truncated, prompt.already_thinking);
-        Ok(Some(Job { message, generation, truncated, already_thinking, changes }))
+        Ok(Some(Job { message, generation, truncated, already_thinking, changes, source }))
+    }
+
+    fn request(&self, me: &UserStore, prompt: Prompt, text: &TextModel, info: &ModelInfo) -> GenerateRequest {
+        let options = &self.0.options;
+        let max_tokens = options.max_reply_tokens.map_or(prompt.max_tokens, |n| n.min(prompt.max_tokens));
+        GenerateRequest {
+            owner: Owner(u128::from_be_bytes(*me.user_id().as_bytes())),
+            prompt: prompt.tokens,
+            sampling: options.sampling.clone().unwrap_or_else(|| prompt::sampling(text, info.n_ctx)),
+            stop: text.template.stop_strings().to_vec(),
+            max_tokens: max_tokens.max(1),
+        }
     }
 
     async fn store_message(&self, me: &UserStore, chat: ChatId, said: Said) -> Result<Message, ChatError> {
@@ -227,13 +241,19 @@ fn plan(
         memory::changes(content.as_str(), &memories, Timestamp::now())
     };
     apply_for_prompt(&changes, &mut memories);
+    // Only a model that was trained on these exchanges speaks with one voice with them.
+    let written = (history.is_empty() && text.template.supports_example())
+        .then(|| exemplars::nearest(content.as_str()))
+        .flatten()
+        .filter(exemplars::Exemplar::fits_whole)
+        .map(|near| near.reply);
     history.push(unstored_message(chat, id, content.as_str()));
     let user = me.user()?;
     let prompt = build(text, info, &user, &memories, &history)?;
     // The place was looked up once: what is stored hangs where the prompt thinks.
     let parent = parent.map_or(Parent::Root, Parent::Of);
     let said = Said::New(store::NewMessage { id, parent, content, safety });
-    Ok(Plan::Generate { said, prompt, changes })
+    Ok(Plan::Generate { said, prompt, changes, written })
 }
 
 fn answer_again(
@@ -246,7 +266,7 @@ fn answer_again(
     let history = me.path(chat, question.id, MAX_HISTORY_MESSAGES)?;
     let (user, memories) = (me.user()?, me.memories()?);
     let prompt = build(text, info, &user, &memories, &history)?;
-    Ok(Plan::Generate { said: Said::Stored(question), prompt, changes: Vec::new() })
+    Ok(Plan::Generate { said: Said::Stored(question), prompt, changes: Vec::new(), written: None })
 }
 
 fn build(
