@@ -31,24 +31,24 @@ const WORD_PACE: Duration = Duration::from_millis(30);
 
 /// A written exchange and how near it is.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Exemplar {
+pub(super) struct Exemplar {
     /// How somebody opened.
-    pub opening: &'static str,
+    pub(super) opening: &'static str,
     /// What was written in answer.
-    pub reply: &'static str,
+    pub(super) reply: &'static str,
     /// Weight of the shared words in that of all words of both, 0 to 1.
-    pub likeness: f32,
+    pub(super) likeness: f32,
 }
 
 impl Exemplar {
     /// Near enough to be the answer itself.
-    pub fn fits_whole(&self) -> bool {
+    pub(super) fn fits_whole(&self) -> bool {
         self.likeness >= WHOLE_FROM
     }
 }
 
 /// The nearest exchange that is near enough to help.
-pub fn nearest(opening: &str) -> Option<Exemplar> {
+pub(super) fn nearest(opening: &str) -> Option<Exemplar> {
     index().nearest(opening).filter(|e| e.likeness >= EXAMPLE_FROM)
 }
 

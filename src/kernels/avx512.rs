@@ -84,6 +84,7 @@ unsafe fn line(p: *const u8) -> __m512i {
 /// `tile` must be readable for `F::PLANE_BYTES`.
 #[target_feature(enable = "avx512f,avx512bw")]
 #[inline]
+#[expect(clippy::too_many_lines, reason = "one branch per bit plane, each a list of shifts")]
 unsafe fn lines<F: Family>(tile: *const u8) -> [__m512i; 8] {
     let mut out = [_mm512_setzero_si512(); 8];
     let at = |offset: usize| {
@@ -471,7 +472,10 @@ pub(super) unsafe fn panel(
     out: &mut [[f32; PANEL_ROWS]],
 ) {
     assert!(panel.len() == layout.panel_bytes(a.k) && out.len() >= a.n_rows);
-    assert!(a.k % TILE_K == 0 && (layout.super_bytes == 0 || a.k % (TILE_K * TILES_PER_SUPER) == 0));
+    assert!(
+        a.k.is_multiple_of(TILE_K)
+            && (layout.super_bytes == 0 || a.k.is_multiple_of(TILE_K * TILES_PER_SUPER))
+    );
     let p = panel.as_ptr();
     // SAFETY: the length was checked against the layout just above, and the family is the layout's own.
     unsafe {

@@ -149,7 +149,11 @@ impl BlockType {
 
     /// Bytes of a row of `n` weights; `None` unless `n` is a whole number of blocks.
     pub const fn row_bytes(self, n: usize) -> Option<usize> {
-        if n % self.block_len() == 0 { Some(n / self.block_len() * self.block_bytes()) } else { None }
+        if n.is_multiple_of(self.block_len()) {
+            Some(n / self.block_len() * self.block_bytes())
+        } else {
+            None
+        }
     }
 }
 
@@ -252,9 +256,9 @@ fn nibble_pairs(qs: &[u8], codes: &mut [u8]) {
 /// Eight scales and eight minimums of six bits in 12 bytes.
 fn six_bit_pairs(s: &[u8], out: &mut Codes) {
     for j in 0..4 {
-        out.scales[j] = (s[j] & 63) as i8;
+        out.scales[j] = (s[j] & 63).cast_signed();
         out.mins[j] = s[j + 4] & 63;
-        out.scales[j + 4] = (s[j + 8] & 15 | s[j] >> 6 << 4) as i8;
+        out.scales[j + 4] = (s[j + 8] & 15 | s[j] >> 6 << 4).cast_signed();
         out.mins[j + 4] = s[j + 8] >> 4 | s[j + 4] >> 6 << 4;
     }
 }
@@ -262,7 +266,7 @@ fn six_bit_pairs(s: &[u8], out: &mut Codes) {
 fn read_q2k(block: &[u8], out: &mut Codes) {
     (out.d, out.m) = (f16_at(block, 80), -f16_at(block, 82));
     for (g, &s) in block[..16].iter().enumerate() {
-        out.scales[g] = (s & 15) as i8;
+        out.scales[g] = (s & 15).cast_signed();
         out.mins[g] = s >> 4;
     }
     for (k, code) in out.codes.iter_mut().enumerate() {
@@ -276,7 +280,7 @@ fn read_q3k(block: &[u8], out: &mut Codes) {
     for g in 0..16 {
         let low = s[g % 8] >> (g / 8 * 4) & 15;
         let high = s[8 + g % 4] >> (g / 4 * 2) & 3;
-        out.scales[g] = (low | high << 4) as i8 - 32;
+        out.scales[g] = (low | high << 4).cast_signed() - 32;
     }
     for (k, code) in out.codes.iter_mut().enumerate() {
         let low = block[32 + k / 128 * 32 + k % 32] >> (k % 128 / 32 * 2) & 3;

@@ -76,6 +76,7 @@ macro_rules! table {
         impl Kernels {
             $($(#[$doc])*
             #[inline]
+            #[allow(clippy::too_many_arguments, reason = "a kernel takes its operands one by one")]
             pub fn $name(&self, $($arg: $ty),*) {
                 // SAFETY: a table is only made by `Kernels::of`, which checked that the CPU has the class's instructions;
                 // the functions are otherwise safe ones.

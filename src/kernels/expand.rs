@@ -7,18 +7,18 @@ use super::pack::{PANEL_ROWS, PanelLayout, TILES_PER_SUPER};
 
 /// Up to eight tiles of 16 rows x 32 weights.
 #[repr(C, align(64))]
-pub struct Expanded {
+pub(super) struct Expanded {
     /// Line `8 t + g`: codes of tile `t`, weights `4 g..4 g + 4` of the 16 rows, signed after the zero point.
-    pub codes: [[i8; 64]; 64],
+    pub(super) codes: [[i8; 64]; 64],
     /// `2 t + h`: scale of the 16 rows for half `h` of tile `t`.
-    pub scales: [[f32; PANEL_ROWS]; 16],
+    pub(super) scales: [[f32; PANEL_ROWS]; 16],
     /// The same for minimums.
-    pub mins: [[f32; PANEL_ROWS]; 16],
+    pub(super) mins: [[f32; PANEL_ROWS]; 16],
 }
 
 impl Expanded {
     /// All zeros.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { codes: [[0; 64]; 64], scales: [[0.0; PANEL_ROWS]; 16], mins: [[0.0; PANEL_ROWS]; 16] }
     }
 }
@@ -30,7 +30,7 @@ impl Default for Expanded {
 }
 
 /// Where run `run` (eight tiles) of a panel starts.
-pub fn run_offset(layout: &PanelLayout, run: usize) -> usize {
+pub(super) fn run_offset(layout: &PanelLayout, run: usize) -> usize {
     run * (TILES_PER_SUPER * layout.tile_bytes + layout.super_bytes)
 }
 

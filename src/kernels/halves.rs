@@ -3,7 +3,7 @@
 use super::blocks::f16_to_f32;
 
 /// An f32 as binary16, rounding half to even; too large becomes infinity.
-pub fn f32_to_f16(value: f32) -> u16 {
+pub(super) fn f32_to_f16(value: f32) -> u16 {
     let bits = value.to_bits();
     let sign = (bits >> 16 & 0x8000) as u16;
     let magnitude = bits & 0x7fff_ffff;
@@ -23,14 +23,14 @@ pub fn f32_to_f16(value: f32) -> u16 {
 }
 
 /// binary16 to f32.
-pub fn widen(from: &[u16], to: &mut [f32]) {
+pub(super) fn widen(from: &[u16], to: &mut [f32]) {
     for (to, &from) in to.iter_mut().zip(from) {
         *to = f16_to_f32(from);
     }
 }
 
 /// f32 to binary16.
-pub fn narrow(from: &[f32], to: &mut [u16]) {
+pub(super) fn narrow(from: &[f32], to: &mut [u16]) {
     for (to, &from) in to.iter_mut().zip(from) {
         *to = f32_to_f16(from);
     }

@@ -46,32 +46,23 @@ pub(super) fn rms_norm_in_place<const FMA: bool>(x: &mut [f32], weight: &[f32], 
 /// `e^x` for x <= 88, to 2 units in the last place: 2^n times a polynomial on [-ln2/2, ln2/2] (Cephes' coefficients).
 #[inline(always)]
 pub(super) fn exp<const FMA: bool>(x: f32) -> f32 {
-    const LOG2_E: f32 = std::f32::consts::LOG2_E;
-    const LN2_HIGH: f32 = 0.693_359_375;
+    const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
     // Below this the result is under the smallest normal number; it is taken as 0 at the end.
     const LOWEST: f32 = -87.3;
-    let clamped = if x < LOWEST {
-        LOWEST
-    } else if x > 88.0 {
-        88.0
-    } else {
-        x
-    };
     // Adding 1.5 * 2^23 rounds to an integer held in the low bits.
     const ROUND: f32 = 12_582_912.0;
-    let shifted = fma::<FMA>(clamped, LOG2_E, ROUND);
+    let clamped = x.clamp(LOWEST, 88.0);
+    let shifted = fma::<FMA>(clamped, std::f32::consts::LOG2_E, ROUND);
     let n = shifted - ROUND;
     let r = fma::<FMA>(n, -LN2_HIGH, clamped);
     let r = fma::<FMA>(n, -LN2_LOW, r);
-    let mut p = 1.987_569_1e-4f32;
-    p = fma::<FMA>(p, r, 1.398_2e-3);
-    p = fma::<FMA>(p, r, 8.333_452e-3);
-    p = fma::<FMA>(p, r, 4.166_579_6e-2);
-    p = fma::<FMA>(p, r, 1.666_666_5e-1);
-    p = fma::<FMA>(p, r, 5.000_000_1e-1);
+    let mut p = 1.987_569_1e-4_f32;
+    for c in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
+        p = fma::<FMA>(p, r, c);
+    }
     let poly = fma::<FMA>(p * r, r, r) + 1.0;
-    let power = f32::from_bits((shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127)) << 23);
+    let power = f32::from_bits(shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127) << 23);
     if x < LOWEST { 0.0 } else { poly * power }
 }
 

@@ -5,6 +5,8 @@
 //! are loops that the compiler vectorises for each class, `dispatch` chooses, `pool` runs them on all cores. Nothing here
 //! knows models, tokens or tensors, and nothing in a hot function allocates.
 #![allow(unsafe_code, reason = "vector intrinsics read raw pointers; every block says why it may")]
+#![allow(clippy::inline_always, reason = "a body must be compiled with the instruction set of its caller")]
+#![allow(clippy::needless_range_loop, reason = "lanes and rows are indexed side by side, as in the formulas")]
 
 pub mod activations;
 pub mod attention;

@@ -96,11 +96,16 @@ impl Pool {
             job(0);
             return;
         }
+        #[expect(
+            clippy::transmute_ptr_to_ptr,
+            reason = "a cast cannot change the lifetime of a trait object"
+        )]
         // SAFETY: only the lifetime changes. The barrier below is passed by every thread after its last use of the job,
         // so the pointee outlives all uses.
-        let erased = Job(unsafe {
+        let erased = unsafe {
             std::mem::transmute::<*const (dyn Fn(usize) + Sync), *const (dyn Fn(usize) + Sync)>(job)
-        });
+        };
+        let erased = Job(erased);
         *self.shared.job.lock().unwrap_or_else(PoisonError::into_inner) = Some(erased);
         self.shared.epoch.fetch_add(1, Ordering::Release);
         for worker in &self.workers {
