@@ -141,7 +141,7 @@ pub(crate) fn train(lines: &[&Line], seed: u64) -> Weights {
     w
 }
 
-/// Logistic loss on the most dangerous window of each line; AdaGrad; the mean of the later rounds.
+/// Logistic loss on the most dangerous window of each line; `AdaGrad`; the mean of the later rounds.
 fn train_once(lines: &[&Line], seed: u64) -> Weights {
     let mut w = Weights {
         danger: vec![0.0; N_SLOTS],
