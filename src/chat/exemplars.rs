@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use crate::domain::Memory;
 use crate::engine::{CancelHandle, Event, Finish, Generation, Timings};
 
 /// An opening, a tab, the reply to it; one a line.
@@ -40,16 +41,18 @@ pub(super) struct Exemplar {
     pub(super) likeness: f32,
 }
 
-impl Exemplar {
-    /// Near enough to be the answer itself.
-    pub(super) fn fits_whole(&self) -> bool {
-        self.likeness >= WHOLE_FROM
-    }
-}
-
 /// The nearest exchange that is near enough to help.
 pub(super) fn nearest(opening: &str) -> Option<Exemplar> {
     index().nearest(opening).filter(|e| e.likeness >= EXAMPLE_FROM)
+}
+
+/// A written reply that is the answer itself: to nearly the same opening, on a matter of which nothing is remembered,
+/// because the one who wrote it knew nothing of this person.
+pub(super) fn whole(opening: &str, memories: &[Memory]) -> Option<&'static str> {
+    let near = index().nearest(opening).filter(|e| e.likeness >= WHOLE_FROM)?;
+    let asked = stems(opening);
+    let known = memories.iter().any(|m| stems(&m.content).iter().any(|stem| asked.contains(stem)));
+    (!known).then_some(near.reply)
 }
 
 struct Index {
@@ -154,17 +157,23 @@ mod tests {
     #[test]
     fn a_common_opening_has_a_written_answer() {
         for opening in ["I had a bad day", "i had a bad day.", "I've had a BAD day!"] {
-            let found = nearest(opening).unwrap();
-            assert!(found.fits_whole(), "{opening}: {found:?}");
+            assert!(whole(opening, &[]).is_some(), "{opening}: {:?}", nearest(opening));
         }
     }
 
     #[test]
     fn another_matter_is_not_taken_over() {
-        let found = nearest("my best friend is moving to Japan");
-        assert!(found.is_some_and(|e| !e.fits_whole()), "{found:?}");
+        let opening = "my best friend is moving to Japan";
+        assert!(nearest(opening).is_some() && whole(opening, &[]).is_none(), "{:?}", nearest(opening));
         assert_eq!(nearest("zxqv wvut"), None);
         assert_eq!(nearest("…"), None);
+    }
+
+    #[test]
+    fn what_is_remembered_goes_before_what_was_written() {
+        let memory = |content: &str| crate::chat::prompt::unstored_memory(content.to_owned());
+        assert!(whole("my dog died", &[memory("name Priya")]).is_some());
+        assert_eq!(whole("my dog died", &[memory("dog Rex")]), None);
     }
 
     #[test]

@@ -48,6 +48,8 @@ pub struct ChatOptions {
     pub max_reply_tokens: Option<usize>,
     /// The cards shown on danger.
     pub cards: Cards,
+    /// Openings that the written collection answers well get that answer, where the model was trained on it.
+    pub take_over_written: bool,
 }
 
 /// A message to be sent.

@@ -153,7 +153,7 @@ impl ChatService {
         // A place in the queue first: when everybody is busy nothing is stored. What the engine sends until the message
         // is durable waits in the channel.
         let (truncated, already_thinking) = (prompt.truncated, prompt.already_thinking);
-        let (generation, source) = match written {
+        let (generation, source) = match written.filter(|_| inner.options.take_over_written) {
             Some(reply) => {
                 let (generation, speak) = exemplars::recite(reply);
                 inner.tasks.spawn(speak);
@@ -243,10 +243,8 @@ fn plan(
     apply_for_prompt(&changes, &mut memories);
     // Only a model that was trained on these exchanges speaks with one voice with them.
     let written = (history.is_empty() && text.template.supports_example())
-        .then(|| exemplars::nearest(content.as_str()))
-        .flatten()
-        .filter(exemplars::Exemplar::fits_whole)
-        .map(|near| near.reply);
+        .then(|| exemplars::whole(content.as_str(), &memories))
+        .flatten();
     history.push(unstored_message(chat, id, content.as_str()));
     let user = me.user()?;
     let prompt = build(text, info, &user, &memories, &history)?;

@@ -55,7 +55,8 @@ pub(super) fn serve(
         if config.open && environment.has_display {
             open_browser(&url(config.tls != Tls::Off, reachable(address)));
         }
-        let chat_options = ChatOptions { sampling: None, max_reply_tokens: None, cards };
+        let chat_options =
+            ChatOptions { sampling: None, max_reply_tokens: None, cards, take_over_written: true };
         let chat = ChatService::new(store.clone(), engine.clone(), chat_options);
         let web_options = WebOptions {
             allowed_hosts: config.allow_hosts.clone(),

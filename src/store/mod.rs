@@ -140,8 +140,11 @@ impl Inner {
         self.queue.end();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
-            // The writer catches panics; if it died of one anyway, the file is as after a crash.
-            let _ = thread.join();
+            // The last handle may be one that the writer itself held on behalf of a caller; it ends by itself then.
+            if thread.thread().id() != std::thread::current().id() {
+                // The writer catches panics; if it died of one anyway, the file is as after a crash.
+                let _ = thread.join();
+            }
         }
         let closed = self.core.close();
         self.dir_lock.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -93,7 +93,12 @@ impl TestApp {
         let limits = Limits { max_running: 4, max_sequences: 8, queue_per_owner: 4, queue_total: 16 };
         let load = script.clone();
         let engine = Engine::start_with(limits, move || load.load());
-        let options = ChatOptions { sampling: None, max_reply_tokens: None, cards: Cards::built_in() };
+        let options = ChatOptions {
+            sampling: None,
+            max_reply_tokens: None,
+            cards: Cards::built_in(),
+            take_over_written: false,
+        };
         let chat = ChatService::new(store.clone(), engine.clone(), options);
         let app = App::new(auth.clone(), engine.clone(), chat.clone(), setting.web.clone());
         let shutdown = CancellationToken::new();

@@ -4,8 +4,9 @@
 use mommygpt::chat::live::LiveEvent;
 use mommygpt::chat::safety::Cards;
 use mommygpt::chat::{ChatError, ChatEvent, ChatOptions, ChatService, NewMessage};
-use mommygpt::domain::{FinishReason, MessageId};
-use mommygpt::engine::{Engine, EngineError, Limits};
+use mommygpt::domain::{FinishReason, MessageId, Source};
+use mommygpt::engine::{Engine, EngineError, EngineOptions, Limits, ModelSource};
+use mommygpt::model::{Device, LoadOptions};
 use mommygpt::store::{Store, StoreError};
 
 use crate::chat_house::{
@@ -343,7 +344,12 @@ async fn without_a_model_nothing_is_stored() {
     });
     assert!(matches!(engine.ready().await, Err(EngineError::Load(_))));
     let store = Store::in_memory().unwrap();
-    let options = ChatOptions { sampling: None, max_reply_tokens: None, cards: Cards::built_in() };
+    let options = ChatOptions {
+        sampling: None,
+        max_reply_tokens: None,
+        cards: Cards::built_in(),
+        take_over_written: true,
+    };
     let service = ChatService::new(store.clone(), engine, options);
     let me = person(&store, "ada").at(&store);
     let chat = me.create_chat(None, None).unwrap().0.id;
@@ -369,4 +375,33 @@ async fn another_persons_chat_is_not_there() {
     assert!(house.chat.resume(&other, chat, 0).is_none());
     deltas(&mut stream, 1).await;
     soon(house.chat.shutdown()).await;
+}
+
+/// A common opening is answered from the written collection, and says so; asked again, the model answers.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_common_opening_gets_a_written_answer_once() {
+    let model = include_bytes!("../../models/mommy-v0-q8_0.gguf");
+    let engine = Engine::start(EngineOptions {
+        gguf: ModelSource::Builtin(model),
+        load: LoadOptions { n_ctx: None, n_threads: 1, device: Device::Cpu, max_sequences: 1 },
+        max_running: 1,
+        queue_per_owner: 4,
+        queue_total: 8,
+    });
+    let store = Store::in_memory().unwrap();
+    let options = ChatOptions {
+        sampling: None,
+        max_reply_tokens: Some(8),
+        cards: Cards::built_in(),
+        take_over_written: true,
+    };
+    let service = ChatService::new(store.clone(), engine, options);
+    let me = person(&store, "ada").at(&store);
+    let chat = me.create_chat(None, None).unwrap().0.id;
+    let first = done(&all(service.send(&me, chat, new("I had a bad day")).await.unwrap()).await);
+    assert_eq!((first.source, first.timings), (Some(Source::Written), None));
+    assert_eq!(first.finish_reason, Some(FinishReason::Stop));
+    let again = done(&all(service.regenerate(&me, chat, first.id).await.unwrap()).await);
+    assert!(again.source.is_none() && again.timings.is_some() && again.parent_id == first.parent_id);
+    service.shutdown().await;
 }

@@ -71,7 +71,12 @@ impl House {
         let engine = Engine::start_with(limits, move || scripted_model::load(&loader, n_ctx, next));
         engine.ready().await.unwrap();
         let store = Store::in_memory().unwrap();
-        let options = ChatOptions { sampling: None, max_reply_tokens: None, cards: Cards::built_in() };
+        let options = ChatOptions {
+            sampling: None,
+            max_reply_tokens: None,
+            cards: Cards::built_in(),
+            take_over_written: false,
+        };
         let chat = ChatService::new(store.clone(), engine, options);
         Self { store, remote, chat }
     }
