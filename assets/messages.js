@@ -289,7 +289,6 @@ function notes(conversation, message, { isLast, busy }) {
   if (message.finish_reason === "length") found.push(h("p", { class: "note", text: "This answer reached its longest length." }));
   const lost = !message.is_user && !message.finish_reason && !message.writing && !conversation.run && !conversation.problem;
   if (message.finish_reason === "error" || lost) found.push(h("p", { class: "note error" }, "This answer broke off. ", again("Try again")));
-  if (message.source === "written") found.push(h("p", { class: "note written", text: "Written by a person, for openings like this one." }));
   if (message.truncated) found.push(h("p", { class: "note", text: `This chat is long: ${parentName()} could not see its oldest part when answering.` }));
   return found;
 }
