@@ -276,7 +276,7 @@ export function editLast() {
 }
 
 function writtenMark() {
-  return h("span", { class: "written", title: "Taken over whole from the collection of answers that people wrote for MommyGPT", text: "written by people" });
+  return h("span", { class: "written", title: "Taken over whole from the answers that were written for MommyGPT beforehand", text: "a written answer" });
 }
 
 function notes(conversation, message, { isLast, busy }) {
