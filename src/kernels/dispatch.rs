@@ -118,7 +118,7 @@ table! {
 macro_rules! class {
     ($module:ident, $fma:literal $(, $features:literal)?) => {
         mod $module {
-            use super::{Activations, PANEL_ROWS, PanelLayout, RowState, Visible, attention, lanes};
+            use super::{PANEL_ROWS, RowState, Visible, attention, lanes};
 
             $(#[target_feature(enable = $features)])?
             pub(super) fn quantize_row(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [f32]) {
@@ -168,9 +168,6 @@ macro_rules! class {
             pub(super) fn float_panel(w: &[f32], x: &[f32], x_stride: usize, rows: &mut [[f32; PANEL_ROWS]]) {
                 lanes::float_panel::<$fma>(w, x, x_stride, rows);
             }
-            /// Keeps the signature of `panel` in one place for the classes.
-            #[allow(dead_code, reason = "a type check only")]
-            type Panel = unsafe fn(&PanelLayout, &[u8], &Activations, &mut [[f32; PANEL_ROWS]]);
         }
     };
 }
