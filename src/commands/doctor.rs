@@ -173,6 +173,7 @@ fn model_loads(report: &mut Report<'_>, config: &Config) -> Result<(), Failure> 
         n_threads: config.n_threads,
         device: config.device,
         max_sequences: config.n_parallel,
+        ..LoadOptions::default()
     };
     let start = Instant::now();
     let loaded = (|| -> Result<(ModelConfig, String), Failure> {

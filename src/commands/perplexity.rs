@@ -80,6 +80,7 @@ pub(super) fn perplexity(dir: Option<PathBuf>, args: &PerplexityArgs, out: &mut 
         n_threads: config.n_threads,
         device: config.device,
         max_sequences: 1,
+        ..LoadOptions::default()
     };
     let mut model = model::load(&gguf, &options).map_err(|e| Failure::from(e).of(&file))?;
     let mut logits = match &args.logits {

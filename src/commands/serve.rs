@@ -172,6 +172,7 @@ pub(super) fn engine_options(config: &Config, model: &ModelFile) -> EngineOption
             n_threads: config.n_threads,
             device: config.device,
             max_sequences: config.n_parallel,
+            ..LoadOptions::default()
         },
         max_running: config.n_parallel,
         queue_per_owner: DEFAULT_QUEUE_PER_OWNER,

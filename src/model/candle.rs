@@ -17,7 +17,8 @@ use super::config::Rope;
 use super::kv::{KvCache, Sequences};
 use super::memory::{self, Need};
 use super::{
-    Batch, Gguf, LoadOptions, Logits, LogitsFor, Model, ModelConfig, ModelError, SeqId, TokenId, gguf,
+    Batch, Gguf, KvUsage, LoadOptions, Logits, LogitsFor, Model, ModelConfig, ModelError, SeqId, TokenId,
+    gguf,
 };
 use attention::{Masks, soft_cap};
 use block::Block;
@@ -233,6 +234,14 @@ impl Model for CandleModel {
         if let Some(cache) = self.sequences.get_mut(seq) {
             cache.truncate(len);
         }
+    }
+
+    fn fork(&mut self, seq: SeqId, len: usize) -> Result<SeqId, ModelError> {
+        self.sequences.fork(seq, len)
+    }
+
+    fn kv_usage(&self) -> KvUsage {
+        self.sequences.usage(&self.config)
     }
 
     fn step(&mut self, batch: &Batch<'_>) -> Result<Logits, ModelError> {

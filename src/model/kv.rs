@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use super::{ModelConfig, ModelError, SeqId};
+use super::{KvUsage, ModelConfig, ModelError, SeqId};
+use crate::kernels::attention::PAGE_LEN;
 
 /// Positions that a sequence gets room for first; then the room doubles, up to `n_ctx`.
 const FIRST_CAPACITY: usize = 256;
@@ -83,6 +84,18 @@ impl KvCache {
         Ok((layer.keys.narrow(1, positions.start, n)?, layer.values.narrow(1, positions.start, n)?))
     }
 
+    /// A cache of its own with the first `len` positions of this one.
+    fn copy(&self, len: usize) -> Result<Self> {
+        let copied = |t: &Tensor| t.narrow(1, 0, len)?.force_contiguous();
+        let layers: Result<Vec<Layer>> = if len == 0 {
+            Ok(Vec::new())
+        } else {
+            let layers = self.layers.iter();
+            layers.map(|l| Ok(Layer { keys: copied(&l.keys)?, values: copied(&l.values)? })).collect()
+        };
+        Ok(Self { layers: layers?, capacity: len, len })
+    }
+
     /// Counts `n` written positions as held.
     pub(super) fn advance(&mut self, n: usize) {
         self.len += n;
@@ -116,6 +129,33 @@ impl Sequences {
         self.next = id.0.wrapping_add(1);
         self.by_id.insert(id, KvCache::new());
         Ok(id)
+    }
+
+    /// A new sequence with a copy of the first `len` positions of `id`.
+    pub(super) fn fork(&mut self, id: SeqId, len: usize) -> std::result::Result<SeqId, ModelError> {
+        let Some(cache) = self.by_id.get(&id) else {
+            return Err(ModelError::Backend(format!("sequence {} does not exist", id.0)));
+        };
+        if len > cache.len {
+            return Err(ModelError::Backend(format!(
+                "{len} positions of sequence {}, it has {}",
+                id.0, cache.len
+            )));
+        }
+        let copy = cache.copy(len).map_err(|e| ModelError::Backend(e.to_string()))?;
+        let fork = self.create()?;
+        self.by_id.insert(fork, copy);
+        Ok(fork)
+    }
+
+    /// Pages taken, of those that all sequences may take.
+    pub(super) fn usage(&self, config: &ModelConfig) -> KvUsage {
+        let pages = |len: usize| len.div_ceil(PAGE_LEN);
+        KvUsage {
+            pages_used: self.by_id.values().map(|cache| pages(cache.len)).sum(),
+            pages_total: self.max * pages(config.n_ctx),
+            bytes_per_page: PAGE_LEN * config.kv_bytes_per_token(),
+        }
     }
 
     pub(super) fn free(&mut self, id: SeqId) {

@@ -14,6 +14,7 @@ mod weights;
 use std::fmt;
 use std::path::PathBuf;
 
+pub use crate::kernels::dispatch::Isa;
 pub use config::ModelConfig;
 pub use gguf::Gguf;
 
@@ -43,6 +44,25 @@ impl fmt::Display for Device {
     }
 }
 
+/// How keys and values of past positions are kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum KvType {
+    /// 16-bit floats.
+    #[default]
+    F16,
+    /// Bytes with one scale per head and position: half the memory.
+    Q8,
+}
+
+impl fmt::Display for KvType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F16 => "f16",
+            Self::Q8 => "q8",
+        })
+    }
+}
+
 /// What a model is loaded for.
 #[derive(Clone, Debug)]
 pub struct LoadOptions {
@@ -52,8 +72,26 @@ pub struct LoadOptions {
     pub n_threads: usize,
     /// Where it runs.
     pub device: Device,
-    /// Sequences that may be alive at once; memory for all of them is asked for before loading.
+    /// Sequences that may be alive at once, forks not counted; memory for all of them is asked for before loading.
     pub max_sequences: usize,
+    /// How keys and values are kept, where the runner has a choice.
+    pub kv: KvType,
+    /// The kernels to run; `None` takes the best that this CPU has.
+    pub isa: Option<Isa>,
+}
+
+impl Default for LoadOptions {
+    /// One sequence on one thread of this machine.
+    fn default() -> Self {
+        Self {
+            n_ctx: None,
+            n_threads: 1,
+            device: Device::Cpu,
+            max_sequences: 1,
+            kv: KvType::default(),
+            isa: None,
+        }
+    }
 }
 
 /// Loads a model for inference.
@@ -158,6 +196,17 @@ impl Logits {
     }
 }
 
+/// How much of the memory for keys and values is taken. A page belongs to every sequence that shares it, and counts once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct KvUsage {
+    /// Pages that hold positions of a live sequence.
+    pub pages_used: usize,
+    /// Pages that there are; 0 where a runner does not say.
+    pub pages_total: usize,
+    /// Bytes of one page, all layers together.
+    pub bytes_per_page: usize,
+}
+
 /// A loaded model: immutable weights and the KV caches of its live sequences.
 ///
 /// Used from one thread at a time (the inference thread); `step` blocks until the batch is done.
@@ -177,6 +226,20 @@ pub trait Model: Send {
     fn seq_len(&self, seq: SeqId) -> usize;
     /// Forgets positions from `len` on; a longer `len` changes nothing.
     fn truncate(&mut self, seq: SeqId, len: usize);
+    /// A new sequence that holds the first `len` positions of `seq`, as if it had been given the same tokens. Where keys
+    /// and values stand in pages, whole pages are shared and cost nothing until the last of their sequences is freed.
+    ///
+    /// # Errors
+    /// [`ModelError::Backend`] for an unknown sequence or a `len` past its length; [`ModelError::TooLarge`] when no KV
+    /// memory is left; [`ModelError::Unsupported`] where a runner cannot.
+    fn fork(&mut self, seq: SeqId, len: usize) -> Result<SeqId, ModelError> {
+        let _ = (seq, len);
+        Err(ModelError::Unsupported("this runner cannot fork a sequence".into()))
+    }
+    /// How much KV memory is taken now.
+    fn kv_usage(&self) -> KvUsage {
+        KvUsage::default()
+    }
     /// Evaluates all chunks and appends them to their sequences.
     ///
     /// # Errors

@@ -16,7 +16,13 @@ fn config(writer: &Writer) -> ModelConfig {
 }
 
 fn logits(writer: &Writer) -> Vec<f32> {
-    let options = LoadOptions { n_ctx: None, n_threads: 2, device: Device::Cpu, max_sequences: 1 };
+    let options = LoadOptions {
+        n_ctx: None,
+        n_threads: 2,
+        device: Device::Cpu,
+        max_sequences: 1,
+        ..LoadOptions::default()
+    };
     let mut model = load(&gguf(writer), &options).unwrap();
     let seq = model.new_sequence().unwrap();
     model.step(&[Chunk { seq, tokens: TOKENS, logits: LogitsFor::All }]).unwrap().data

@@ -383,7 +383,13 @@ async fn a_common_opening_gets_a_written_answer_once() {
     let model = include_bytes!("../../models/mommy-v0-q8_0.gguf");
     let engine = Engine::start(EngineOptions {
         gguf: ModelSource::Builtin(model),
-        load: LoadOptions { n_ctx: None, n_threads: 1, device: Device::Cpu, max_sequences: 1 },
+        load: LoadOptions {
+            n_ctx: None,
+            n_threads: 1,
+            device: Device::Cpu,
+            max_sequences: 1,
+            ..LoadOptions::default()
+        },
         max_running: 1,
         queue_per_owner: 4,
         queue_total: 8,

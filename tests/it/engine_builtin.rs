@@ -14,7 +14,13 @@ use crate::scripted_model::{PATIENCE, builtin_path};
 const N_TOKENS: usize = 24;
 
 async fn start(max_running: usize) -> Engine {
-    let load = LoadOptions { n_ctx: None, n_threads: 1, device: Device::Cpu, max_sequences: 8 };
+    let load = LoadOptions {
+        n_ctx: None,
+        n_threads: 1,
+        device: Device::Cpu,
+        max_sequences: 8,
+        ..LoadOptions::default()
+    };
     let gguf = ModelSource::File(builtin_path());
     let engine =
         Engine::start(EngineOptions { gguf, load, max_running, queue_per_owner: 8, queue_total: 32 });
@@ -113,7 +119,13 @@ async fn a_missing_or_broken_file_fails_with_its_reason() {
     std::fs::write(&broken, b"not a model").unwrap();
     let missing = dir.path().join("missing.gguf");
     for (path, reason) in [(broken, "not a usable GGUF file"), (missing, "missing.gguf")] {
-        let load = LoadOptions { n_ctx: None, n_threads: 1, device: Device::Cpu, max_sequences: 2 };
+        let load = LoadOptions {
+            n_ctx: None,
+            n_threads: 1,
+            device: Device::Cpu,
+            max_sequences: 2,
+            ..LoadOptions::default()
+        };
         let gguf = ModelSource::File(path);
         let options = EngineOptions { gguf, load, max_running: 1, queue_per_owner: 1, queue_total: 1 };
         let error = timeout(PATIENCE, Engine::start(options).ready()).await.unwrap().unwrap_err();

@@ -5,11 +5,18 @@ use std::panic::catch_unwind;
 use std::path::Path;
 
 use mommygpt::model::gguf::{MAX_KEY_LEN, MAX_METADATA, MAX_STRING_LEN, MAX_TEMPLATE_LEN, MAX_TENSORS};
-use mommygpt::model::{Chunk, Device, Gguf, LoadOptions, LogitsFor, ModelError, load};
+use mommygpt::model::{Chunk, Device, Gguf, KvType, LoadOptions, LogitsFor, ModelError, load};
 
 use crate::gguf_writer::{Meta, Tensor, Writer, array, llama, tiny_llama};
 
-const OPTIONS: LoadOptions = LoadOptions { n_ctx: None, n_threads: 2, device: Device::Cpu, max_sequences: 1 };
+const OPTIONS: LoadOptions = LoadOptions {
+    n_ctx: None,
+    n_threads: 2,
+    device: Device::Cpu,
+    max_sequences: 1,
+    kv: KvType::F16,
+    isa: None,
+};
 
 /// Opens, loads and runs three tokens.
 fn try_file(path: &Path) -> Result<(), ModelError> {

@@ -54,7 +54,13 @@ fn reference(dir: &Path) -> Reference {
 }
 
 fn open(path: &Path) -> Box<dyn Model> {
-    let options = LoadOptions { n_ctx: Some(128), n_threads: 2, device: Device::Cpu, max_sequences: 4 };
+    let options = LoadOptions {
+        n_ctx: Some(128),
+        n_threads: 2,
+        device: Device::Cpu,
+        max_sequences: 4,
+        ..LoadOptions::default()
+    };
     load(&Gguf::open(path).unwrap(), &options).unwrap()
 }
 
@@ -129,6 +135,52 @@ fn a_truncated_sequence_goes_on_as_if_it_had_never_been_longer() {
         rows.extend(evaluate(&mut *model, seq, rest, 13));
         assert_error("truncated", &rows, &reference, case);
     }
+}
+
+#[test]
+fn a_fork_goes_on_like_its_parent_and_leaves_it_alone() {
+    let Some(dir) = fixture("parity") else { return };
+    let reference = reference(&dir);
+    for case in &reference.cases {
+        let mut model = open(&dir.join(&case.name));
+        let parent = model.new_sequence().unwrap();
+        let mut rows = evaluate(&mut *model, parent, &reference.prompt[..40], 40);
+        // Past one whole page of 32 positions, and inside it.
+        for len in [35, 32, 3] {
+            let fork = model.fork(parent, len).unwrap();
+            assert_eq!((model.seq_len(parent), model.seq_len(fork)), (40, len));
+            let mut forked = rows[..len].to_vec();
+            forked.extend(evaluate(&mut *model, fork, &reference.prompt[len..], 7));
+            assert_error(&format!("fork at {len}"), &forked, &reference, case);
+            let backwards: Vec<TokenId> = reference.prompt.iter().rev().copied().collect();
+            model.truncate(fork, len.min(20));
+            evaluate(&mut *model, fork, &backwards, 16);
+            model.free_sequence(fork);
+        }
+        rows.extend(evaluate(&mut *model, parent, &reference.prompt[40..], 8));
+        assert_error("parent of forks", &rows, &reference, case);
+    }
+}
+
+#[test]
+fn memory_of_sequences_is_counted_and_given_back() {
+    let Some(dir) = fixture("parity") else { return };
+    let mut model = open(&dir.join("llama-F32.gguf"));
+    let empty = model.kv_usage();
+    assert_eq!((empty.pages_used, empty.pages_total), (0, 4 * 128 / 32));
+    assert!(empty.bytes_per_page > 0);
+    let seq = model.new_sequence().unwrap();
+    model.step(&[Chunk { seq, tokens: &[5; 33], logits: LogitsFor::None }]).unwrap();
+    assert_eq!(model.kv_usage().pages_used, 2);
+    let fork = model.fork(seq, 33).unwrap();
+    model.free_sequence(seq);
+    assert_eq!(model.seq_len(fork), 33);
+    assert!(model.fork(seq, 1).is_err(), "a freed sequence cannot be forked");
+    assert!(model.fork(fork, 34).is_err(), "a fork is not longer than its parent");
+    model.truncate(fork, 1);
+    assert_eq!(model.kv_usage().pages_used, 1);
+    model.free_sequence(fork);
+    assert_eq!(model.kv_usage().pages_used, 0);
 }
 
 #[test]

@@ -30,7 +30,13 @@ fn greedy_ids_are_those_of_the_reference() {
         let n = if name.contains("-F") { 100 } else { 40 };
         let (family, _) = name.rsplit_once('-').unwrap();
         let gguf = Gguf::open(&dir.join(family).join(name)).unwrap();
-        let options = LoadOptions { n_ctx: None, n_threads: 2, device: Device::Cpu, max_sequences: 1 };
+        let options = LoadOptions {
+            n_ctx: None,
+            n_threads: 2,
+            device: Device::Cpu,
+            max_sequences: 1,
+            ..LoadOptions::default()
+        };
         let mut model = load(&gguf, &options).unwrap();
         let seq = model.new_sequence().unwrap();
         let mut next = BOS;
