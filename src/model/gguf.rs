@@ -1,4 +1,5 @@
-//! Reads the header of a GGUF file (versions 2 and 3, little-endian) and hands out its metadata and tensor bytes.
+//! Reads the header of a GGUF file (versions 2 and 3, little-endian), or of several that are one model, and hands out
+//! metadata and tensor bytes.
 //!
 //! A model file is untrusted input: every number is checked against the file's length and a named limit before it is
 //! used, nothing is allocated by a number that the file states, and tensors are proven to lie inside the file and
@@ -6,9 +7,11 @@
 //! with a vocabulary only opens too.
 
 mod reader;
+pub mod split;
 mod tensor;
 mod value;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -41,6 +44,12 @@ pub const MAX_DIMS: u32 = 4;
 /// Alignment of tensor data: the format says a multiple of 8, and its writers use 32.
 pub const ALIGNMENT_RANGE: std::ops::RangeInclusive<u64> = 8..=1 << 20;
 const DEFAULT_ALIGNMENT: u64 = 32;
+/// Bytes of a file that are read first to find its header, which is most often 2 to 16 MiB of vocabulary.
+const FIRST_HEADER_READ: usize = 4 << 20;
+/// Bytes of a header; all that the limits above allow in useful files stays below.
+pub const MAX_HEADER_LEN: usize = 512 << 20;
+/// How many times more is read when the header turns out to be longer.
+const HEADER_READ_GROWTH: usize = 4;
 
 /// A model file with its header read. Clones share the file.
 #[derive(Clone, Debug)]
@@ -49,8 +58,11 @@ pub struct Gguf(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     name: String,
-    weights: Weights,
+    /// In the order of their numbers; one for a model in one file.
+    parts: Vec<Weights>,
     header: Header,
+    /// Of the first part: metadata values point into it.
+    header_bytes: Cow<'static, [u8]>,
 }
 
 #[derive(Debug)]
@@ -63,14 +75,16 @@ struct Header {
 }
 
 impl Gguf {
-    /// Maps and reads the file at `path`.
+    /// Opens the file at `path`, the first where a model has several, and reads its header. The file stays open, and
+    /// is read again when a tensor's bytes are asked for.
     ///
     /// # Errors
     /// [`ModelError::Io`] when it cannot be opened, [`ModelError::Malformed`] naming the field, its value and the limit
     /// that it breaks, [`ModelError::Unsupported`] for a format version or tensor type that nothing here reads.
     pub fn open(path: &Path) -> Result<Self, ModelError> {
         let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-        Self::read(name, Weights::open(path)?)
+        let first = Inner::read(name, Weights::open(path)?)?;
+        Ok(Self(Arc::new(split::open_parts(path, first)?)))
     }
 
     /// Reads a model that is part of the binary.
@@ -78,12 +92,7 @@ impl Gguf {
     /// # Errors
     /// As [`Gguf::open`], without the I/O.
     pub fn from_static(name: &str, bytes: &'static [u8]) -> Result<Self, ModelError> {
-        Self::read(name.to_owned(), Weights::builtin(bytes))
-    }
-
-    fn read(name: String, weights: Weights) -> Result<Self, ModelError> {
-        let header = Header::read(weights.bytes())?;
-        Ok(Self(Arc::new(Inner { name, weights, header })))
+        Ok(Self(Arc::new(Inner::read(name.to_owned(), Weights::builtin(bytes))?)))
     }
 
     /// File name, or the name given to the built-in model.
@@ -99,7 +108,7 @@ impl Gguf {
     /// The value of a metadata key.
     pub fn get(&self, key: &str) -> Option<Value<'_>> {
         let header = &self.0.header;
-        header.metadata_by_key.get(key).map(|&i| header.metadata[i].1.value(self.0.weights.bytes()))
+        header.metadata_by_key.get(key).map(|&i| header.metadata[i].1.value(&self.0.header_bytes))
     }
 
     /// The value where it is text.
@@ -109,7 +118,11 @@ impl Gguf {
 
     /// The value where it is an integer, of any width and sign, that `u64` holds.
     pub fn u64(&self, key: &str) -> Option<u64> {
-        match self.get(key)? {
+        Self::integer(self.get(key)?)
+    }
+
+    fn integer(value: Value<'_>) -> Option<u64> {
+        match value {
             Value::U64(v) => Some(v),
             Value::I64(v) => u64::try_from(v).ok(),
             _ => None,
@@ -162,7 +175,7 @@ impl Gguf {
 
     /// All metadata in the file's order.
     pub fn metadata(&self) -> impl Iterator<Item = (&str, Value<'_>)> {
-        let bytes = self.0.weights.bytes();
+        let bytes = &self.0.header_bytes;
         self.0.header.metadata.iter().map(move |(key, stored)| (key.as_str(), stored.value(bytes)))
     }
 
@@ -177,17 +190,64 @@ impl Gguf {
         header.tensor_by_name.get(name).map(|&i| &header.tensors[i])
     }
 
-    /// The bytes of one of this file's tensors.
+    /// The bytes of one of this model's tensors, read now; those of a model in the binary are borrowed from it.
+    ///
+    /// # Errors
+    /// [`ModelError::Io`], and [`ModelError::Malformed`] when the file has become shorter since it was opened.
     ///
     /// # Panics
-    /// When `tensor` comes from a longer file.
-    pub fn tensor_data(&self, tensor: &TensorInfo) -> &[u8] {
-        &self.0.weights.bytes()[tensor.range.clone()]
+    /// When `tensor` comes from another model.
+    pub fn tensor_data(&self, tensor: &TensorInfo) -> Result<Cow<'static, [u8]>, ModelError> {
+        self.0.parts[tensor.part].read(tensor.range.clone())
     }
 
-    /// Length of the whole file.
+    /// Refuses a model whose files were written to since they were opened; asked when its tensors have been read.
+    ///
+    /// # Errors
+    /// [`ModelError::Malformed`] when one has changed, [`ModelError::Io`].
+    pub fn check_unchanged(&self) -> Result<(), ModelError> {
+        self.0.parts.iter().try_for_each(Weights::check_unchanged)
+    }
+
+    /// Length of its files together.
     pub fn size_bytes(&self) -> u64 {
-        self.0.weights.bytes().len() as u64
+        self.0.parts.iter().map(|part| part.len() as u64).sum()
+    }
+
+    /// In how many files it lies.
+    pub fn n_parts(&self) -> usize {
+        self.0.parts.len()
+    }
+}
+
+impl Inner {
+    fn read(name: String, weights: Weights) -> Result<Self, ModelError> {
+        let (header, header_bytes) = read_header(&weights)?;
+        Ok(Self { name, parts: vec![weights], header, header_bytes })
+    }
+}
+
+/// Reads as much of a file as its header takes, and the header.
+fn read_header(weights: &Weights) -> Result<(Header, Cow<'static, [u8]>), ModelError> {
+    let mut n = weights.len().min(FIRST_HEADER_READ);
+    loop {
+        let mut bytes = weights.read(0..n)?;
+        let mut reader = Reader::new(&bytes, weights.len());
+        match Header::read(&mut reader, &bytes, weights.len()) {
+            Err(_) if reader.wants_more() && n >= MAX_HEADER_LEN => {
+                return Err(malformed(format!("the header does not end within {MAX_HEADER_LEN} bytes")));
+            }
+            Err(_) if reader.wants_more() => n = n.saturating_mul(HEADER_READ_GROWTH).min(weights.len()),
+            Err(e) => return Err(e),
+            Ok(header) => {
+                let end = reader.pos();
+                if let Cow::Owned(bytes) = &mut bytes {
+                    bytes.truncate(end);
+                    bytes.shrink_to_fit();
+                }
+                return Ok((header, bytes));
+            }
+        }
     }
 }
 
@@ -214,8 +274,8 @@ fn count(value: u64, what: &str, limit: usize) -> Result<usize, ModelError> {
 }
 
 impl Header {
-    fn read(bytes: &[u8]) -> Result<Self, ModelError> {
-        let mut r = Reader::new(bytes);
+    /// `bytes` are the beginning of a file of `file_len` bytes.
+    fn read(r: &mut Reader<'_>, bytes: &[u8], file_len: usize) -> Result<Self, ModelError> {
         let magic = r.take(4, "magic")?;
         if &bytes[magic.clone()] != b"GGUF" {
             return Err(malformed(format!(
@@ -244,8 +304,8 @@ impl Header {
             tensors: Vec::new(),
             tensor_by_name: HashMap::new(),
         };
-        header.read_metadata(&mut r, bytes, n_metadata)?;
-        header.read_tensors(&mut r, bytes, n_tensors)?;
+        header.read_metadata(r, bytes, n_metadata)?;
+        header.read_tensors(r, bytes, n_tensors, file_len)?;
         Ok(header)
     }
 
@@ -280,7 +340,13 @@ impl Header {
         }
     }
 
-    fn read_tensors(&mut self, r: &mut Reader<'_>, bytes: &[u8], n: usize) -> Result<(), ModelError> {
+    fn read_tensors(
+        &mut self,
+        r: &mut Reader<'_>,
+        bytes: &[u8],
+        n: usize,
+        file_len: usize,
+    ) -> Result<(), ModelError> {
         let alignment = self.alignment()?;
         for i in 0..n {
             let range = r.string(&format!("name of tensor {i}"), MAX_TENSOR_NAME_LEN)?;
@@ -295,7 +361,7 @@ impl Header {
             self.tensors.push(info);
         }
         let data_start = (r.pos() as u64).next_multiple_of(alignment);
-        place_tensors(&mut self.tensors, data_start, bytes.len())
+        place_tensors(&mut self.tensors, data_start, file_len)
     }
 }
 
@@ -340,7 +406,7 @@ fn read_tensor(r: &mut Reader<'_>, name: String, alignment: u64) -> Result<Tenso
     let (Some(start), Some(end)) = (start, end) else {
         return Err(malformed(format!("{what}: offset {offset} and {n_elements} elements overflow")));
     };
-    Ok(TensorInfo { name, dims, tensor_type, range: start..end })
+    Ok(TensorInfo { name, dims, tensor_type, part: 0, range: start..end })
 }
 
 /// Turns ranges relative to the tensor data into ranges of the file, and proves that they lie in it and apart.

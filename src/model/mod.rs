@@ -1,6 +1,6 @@
 //! Token ids in, logits out.
 //!
-//! `gguf` reads a model file, `weights` holds its bytes (the one mmap), `config` turns its metadata into
+//! `gguf` reads a model file, `weights` holds its bytes, `config` turns its metadata into
 //! hyperparameters, `kv` owns what is remembered per sequence, `candle` runs the forward pass on candle tensors.
 //! Nothing here knows text, sampling, users or HTTP; a token is a number.
 

@@ -1,46 +1,57 @@
-//! The bytes of a model file: mapped from disk, or compiled into the binary.
+//! The bytes of a model file: read from disk when asked for, or compiled into the binary.
 //!
-//! The one mmap of the program, and so the one `unsafe` outside `kernels`.
+//! Files are read and never mapped. A mapping of a file that somebody shortens kills the process at the next touch
+//! (SIGBUS), and everybody's conversation with it; a read that comes up short is an error of that one load. Every
+//! runner copies or rearranges the weights anyway, so a mapping would save nothing but one copy of one tensor.
 
-use std::fs::File;
-use std::path::Path;
-
-use memmap2::Mmap;
+use std::borrow::Cow;
+use std::fs::{File, Metadata};
+use std::ops::Range;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
 
 use super::ModelError;
 
-/// Bytes that stay where they are for as long as this value lives.
+/// A model file that stays open, or a model in the binary.
 #[derive(Debug)]
 pub(super) struct Weights(Source);
 
 #[derive(Debug)]
 enum Source {
-    Mapped(Mmap),
+    File { file: File, path: PathBuf, stamp: Stamp },
     Builtin(&'static [u8]),
 }
 
+/// By what a file is seen to have changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Stamp {
+    len: u64,
+    modified: (i64, i64),
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        Self { len: metadata.len(), modified: (metadata.mtime(), metadata.mtime_nsec()) }
+    }
+}
+
 impl Weights {
-    /// Maps the file at `path` read-only.
+    /// Opens the file at `path`.
     ///
     /// # Errors
-    /// [`ModelError::Io`] when it cannot be opened or mapped; [`ModelError::Malformed`] when it is empty or not a
-    /// regular file, which no mapping can show.
-    #[allow(unsafe_code, reason = "mapping a file has no safe form")]
+    /// [`ModelError::Io`] when it cannot be opened; [`ModelError::Malformed`] when it is empty or not a regular file.
     pub(super) fn open(path: &Path) -> Result<Self, ModelError> {
         let io = |source| ModelError::Io { path: path.to_path_buf(), source };
-        let file = File::open(path).map_err(io)?;
-        let metadata = file.metadata().map_err(io)?;
-        if !metadata.is_file() {
+        // Asked before it is opened: opening a named pipe waits for somebody to write.
+        if !std::fs::metadata(path).map_err(io)?.is_file() {
             return Err(ModelError::Malformed(format!("{} is not a regular file", path.display())));
         }
-        if metadata.len() == 0 {
+        let file = File::open(path).map_err(io)?;
+        let stamp = Stamp::of(&file.metadata().map_err(io)?);
+        if stamp.len == 0 {
             return Err(ModelError::Malformed(format!("{} is empty", path.display())));
         }
-        // SAFETY: a mapping is sound as long as nobody shortens or rewrites the file while it is mapped. Model files
-        // are the operator's own and are replaced by rename, never written in place; an operator who truncates one
-        // under a running server gets SIGBUS, a crash and not a leak.
-        let map = unsafe { Mmap::map(&file) }.map_err(io)?;
-        Ok(Self(Source::Mapped(map)))
+        Ok(Self(Source::File { file, path: path.to_path_buf(), stamp }))
     }
 
     /// Wraps bytes that are part of the binary.
@@ -48,11 +59,47 @@ impl Weights {
         Self(Source::Builtin(bytes))
     }
 
-    /// All bytes of the file.
-    pub(super) fn bytes(&self) -> &[u8] {
+    /// Length of the file when it was opened.
+    pub(super) fn len(&self) -> usize {
         match &self.0 {
-            Source::Mapped(map) => map,
-            Source::Builtin(bytes) => bytes,
+            Source::File { stamp, .. } => stamp.len as usize,
+            Source::Builtin(bytes) => bytes.len(),
         }
     }
+
+    /// The bytes of `range`, which lies within [`Self::len`].
+    ///
+    /// # Errors
+    /// [`ModelError::Io`]; [`ModelError::Malformed`] when the file has become shorter since;
+    /// [`ModelError::TooLarge`] when there is no memory for them.
+    pub(super) fn read(&self, range: Range<usize>) -> Result<Cow<'static, [u8]>, ModelError> {
+        let (file, path) = match &self.0 {
+            Source::Builtin(bytes) => return Ok(Cow::Borrowed(&bytes[range])),
+            Source::File { file, path, .. } => (file, path),
+        };
+        let mut bytes = Vec::new();
+        if bytes.try_reserve_exact(range.len()).is_err() {
+            return Err(ModelError::TooLarge(format!("{} bytes of {}", range.len(), path.display())));
+        }
+        bytes.resize(range.len(), 0);
+        match file.read_exact_at(&mut bytes, range.start as u64) {
+            Ok(()) => Ok(Cow::Owned(bytes)),
+            Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Err(changed(path)),
+            Err(source) => Err(ModelError::Io { path: path.clone(), source }),
+        }
+    }
+
+    /// Refuses a file that was written to since it was opened: what was read of it may be half of each.
+    ///
+    /// # Errors
+    /// [`ModelError::Malformed`] when it has changed, [`ModelError::Io`].
+    pub(super) fn check_unchanged(&self) -> Result<(), ModelError> {
+        let Source::File { file, path, stamp } = &self.0 else { return Ok(()) };
+        let now = file.metadata().map_err(|source| ModelError::Io { path: path.clone(), source })?;
+        if Stamp::of(&now) == *stamp { Ok(()) } else { Err(changed(path)) }
+    }
+}
+
+fn changed(path: &Path) -> ModelError {
+    ModelError::Malformed(format!("{} changed while it was being read", path.display()))
 }

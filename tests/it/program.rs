@@ -136,6 +136,15 @@ impl Server {
         (status, answer.body_mut().read_json().unwrap_or(Value::Null))
     }
 
+    /// Posts JSON with a session; the status and the answer.
+    pub(crate) fn post_as(&self, path: &str, token: &str, body: &Value) -> (u16, Value) {
+        let ask =
+            agent().post(format!("{}{path}", self.url)).header("authorization", format!("Bearer {token}"));
+        let mut answer = ask.send_json(body).unwrap();
+        let status = answer.status().as_u16();
+        (status, answer.body_mut().read_json().unwrap_or(Value::Null))
+    }
+
     /// The status of a GET with a session.
     pub(crate) fn get(&self, path: &str, token: &str) -> u16 {
         let ask =

@@ -27,7 +27,7 @@ const ALONE: &[(&str, &[&str])] = &[
     ("candle_core", &["model"]),
     ("candle_nn", &["model"]),
     ("candle_transformers", &["model"]),
-    ("memmap2", &["model"]),
+    ("memmap2", &[]), // a file that is shortened while mapped kills the process; `model::weights` reads
     ("tokenizers", &["text"]),
     ("minijinja", &["text"]),
     ("redb", &["store"]),
@@ -164,13 +164,13 @@ fn files_are_short() {
 }
 
 #[test]
-fn unsafe_stands_in_two_places() {
+fn unsafe_stands_in_one_place() {
     for (file, text) in sources(&["src"], &["rs"]) {
-        let allowed = file.starts_with("src/kernels/") || file == "src/model/weights.rs";
+        let allowed = file.starts_with("src/kernels/");
         for (line_no, line) in code_lines(&text) {
             let has = words_after(line, "unsafe").next().is_some()
                 && line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|w| w == "unsafe");
-            assert!(allowed || !has, "{file}:{line_no}: unsafe outside src/kernels and the mmap");
+            assert!(allowed || !has, "{file}:{line_no}: unsafe outside src/kernels");
         }
     }
 }

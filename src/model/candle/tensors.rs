@@ -97,7 +97,8 @@ impl<'a> Tensors<'a> {
                 info.name, info.tensor_type
             )));
         };
-        let bytes = Aligned::new(self.gguf.tensor_data(info));
+        let data = self.gguf.tensor_data(info)?;
+        let bytes = Aligned::new(&data);
         let shape: Vec<usize> = info.dims.iter().rev().copied().collect();
         let storage = QStorage::from_data(Cow::Borrowed(bytes.get()), self.device, dtype).map_err(backend)?;
         QTensor::new(storage, shape).map_err(backend)
@@ -137,6 +138,7 @@ impl<'a> Tensors<'a> {
     pub(super) fn finish(self) -> Result<(), ModelError> {
         const READ_BY_CONFIG: &[&str] =
             &["rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"];
+        self.gguf.check_unchanged()?;
         let taken = self.taken.borrow();
         let left = self.gguf.tensors().map(|tensor| tensor.name.as_str()).find(|name| {
             !taken.contains(name) && !READ_BY_CONFIG.contains(name) && !name.ends_with(".rope_freqs.weight")
@@ -151,7 +153,7 @@ impl<'a> Tensors<'a> {
     }
 }
 
-/// Bytes at an address that any block type may stand at: those of a mapping do already, those of the binary may not.
+/// Bytes at an address that any block type may stand at: those read from a file do already, those of the binary may not.
 struct Aligned<'a> {
     bytes: Cow<'a, [u8]>,
     start: usize,

@@ -135,8 +135,9 @@ fn factors(gguf: &Gguf, n_dims: usize, long: bool) -> Result<Option<Vec<f32>>, M
             n_dims / 2
         )));
     }
-    let bytes = gguf.tensor_data(tensor).chunks_exact(4);
-    let factors: Vec<f32> = bytes.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+    let bytes = gguf.tensor_data(tensor)?;
+    let factors: Vec<f32> =
+        bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
     if factors.iter().any(|factor| !factor.is_finite() || *factor <= 0.0) {
         return Err(ModelError::Malformed(format!("tensor {}: a factor is not above 0", tensor.name)));
     }

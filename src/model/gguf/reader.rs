@@ -8,6 +8,8 @@ use super::super::ModelError;
 pub(super) struct Reader<'a> {
     bytes: &'a [u8],
     pos: usize,
+    file_len: usize,
+    wants_more: bool,
 }
 
 macro_rules! read_number {
@@ -19,8 +21,14 @@ macro_rules! read_number {
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, pos: 0 }
+    /// `bytes` are the beginning of a file of `file_len` bytes.
+    pub(super) fn new(bytes: &'a [u8], file_len: usize) -> Self {
+        Self { bytes, pos: 0, file_len, wants_more: false }
+    }
+
+    /// Whether the last error came from bytes that the file has and this reader was not given.
+    pub(super) fn wants_more(&self) -> bool {
+        self.wants_more
     }
 
     pub(super) fn pos(&self) -> usize {
@@ -32,12 +40,12 @@ impl<'a> Reader<'a> {
         let end = usize::try_from(len)
             .ok()
             .and_then(|len| self.pos.checked_add(len))
-            .filter(|&end| end <= self.bytes.len());
-        let Some(end) = end else {
+            .filter(|&end| end <= self.file_len);
+        self.wants_more = end.is_some_and(|end| end > self.bytes.len());
+        let Some(end) = end.filter(|&end| end <= self.bytes.len()) else {
             return Err(ModelError::Malformed(format!(
                 "{what}: {len} bytes wanted at offset {}, the file ends at {}",
-                self.pos,
-                self.bytes.len()
+                self.pos, self.file_len
             )));
         };
         let range = self.pos..end;

@@ -98,7 +98,9 @@ pub struct TensorInfo {
     pub dims: Vec<usize>,
     /// Element type.
     pub tensor_type: TensorType,
-    /// Where its bytes lie in the file.
+    /// In which of the model's files it lies.
+    pub(super) part: usize,
+    /// Where its bytes lie in that file.
     pub(super) range: Range<usize>,
 }
 
@@ -123,7 +125,7 @@ impl TensorInfo {
         self.range.len()
     }
 
-    /// Offset of its bytes from the start of the file.
+    /// Offset of its bytes from the start of its file.
     pub fn offset(&self) -> usize {
         self.range.start
     }
