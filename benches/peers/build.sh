@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# build.sh DIR: builds llama.cpp twice with clang, through the source package of llama-cpp-python, into virtual
-# environments DIR/native (everything this CPU has) and DIR/avx2 (neither AVX-512 nor AMX nor AVX-VNNI).
+# build.sh DIR [native|avx2]...: builds llama.cpp with clang, through the source package of llama-cpp-python, into virtual
+# environments DIR/native (everything this CPU has) and DIR/avx2 (neither AVX-512 nor AMX nor AVX-VNNI); both by default.
 #
 # clang, because gcc 12 drops half of the stores of AMX's tile configuration and the library then crashes in ldtilecfg.
 # --no-cache-dir, because pip's cache of built wheels does not look at CMAKE_ARGS and would give the first build twice.
 set -euo pipefail
-dir=${1:?usage: build.sh DIR}
+dir=${1:?usage: build.sh DIR [native|avx2]...}
+shift
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$dir"
 dir=$(cd "$dir" && pwd)
@@ -20,7 +21,8 @@ without_wide="-DGGML_NATIVE=OFF -DGGML_SSE42=ON -DGGML_AVX=ON -DGGML_AVX2=ON -DG
 -DGGML_AVX_VNNI=OFF -DGGML_AVX512=OFF -DGGML_AVX512_VBMI=OFF -DGGML_AVX512_VNNI=OFF -DGGML_AVX512_BF16=OFF \
 -DGGML_AMX_TILE=OFF -DGGML_AMX_INT8=OFF -DGGML_AMX_BF16=OFF"
 
-for flavour in native avx2; do
+[ $# -gt 0 ] || set -- native avx2
+for flavour in "$@"; do
     python3 -m venv "$dir/$flavour"
     "$dir/$flavour/bin/pip" install -q -r "$here/requirements.txt"
     if [ $flavour = native ]; then isa="-DGGML_NATIVE=ON"; else isa=$without_wide; fi

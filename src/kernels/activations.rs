@@ -3,6 +3,7 @@
 //! One scale per 32 for every weight format: finer than the 256 that llama.cpp uses beside K types, at the price of
 //! one more multiplication per tile.
 
+use super::halves::f32_to_bf16;
 use super::pack::TILE_K;
 
 /// A group whose largest magnitude is not above this counts as zeros: its inverse would overflow.
@@ -21,6 +22,9 @@ pub struct Activations {
     pub scales: Vec<f32>,
     /// `(n_rows, k / 16)`: `scale` times the sum of 16 codes, for minimums and zero points.
     pub sums: Vec<f32>,
+    /// The same rows as bf16, for kernels that would rather have them so; not in use unless it was resized after the
+    /// codes were. See [`super::dispatch::Kernels::bf16_rows_from`].
+    pub bf16: Bf16Activations,
 }
 
 impl Activations {
@@ -28,6 +32,7 @@ impl Activations {
     pub fn resize(&mut self, n_rows: usize, k: usize) {
         assert_eq!(k % TILE_K, 0, "rows of {k} are not a multiple of {TILE_K}");
         (self.n_rows, self.k) = (n_rows, k);
+        self.bf16.n_rows = 0;
         let grow = |len: usize, wanted: usize| wanted.max(len);
         self.codes.resize(grow(self.codes.len(), n_rows * k), 0);
         self.scales.resize(grow(self.scales.len(), n_rows * k / 32), 0.0);
@@ -74,6 +79,50 @@ pub fn quantize_row(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut 
                 total += i32::from(*code);
             }
             *sum = *scale * total as f32;
+        }
+    }
+}
+
+/// Rows that share a tile of [`Bf16Activations`].
+pub const BF16_TILE_ROWS: usize = 16;
+
+/// Several rows of activations as bf16, laid out for tile units: tiles of 16 rows x 32 k, one KiB each, the k tiles of
+/// 16 rows one after the other. Allocated once and refilled.
+#[derive(Clone, Debug, Default)]
+pub struct Bf16Activations {
+    /// Row length.
+    pub k: usize,
+    /// Rows in use.
+    pub n_rows: usize,
+    /// `(n_rows / 16, k / 32, 16, 32)`, the last rows filled up with anything.
+    pub tiles: Vec<u16>,
+}
+
+impl Bf16Activations {
+    /// Makes room for `n_rows` of `k` weights (a multiple of 32); allocates only past the largest size seen.
+    pub fn resize(&mut self, n_rows: usize, k: usize) {
+        assert_eq!(k % TILE_K, 0, "rows of {k} are not a multiple of {TILE_K}");
+        (self.n_rows, self.k) = (n_rows, k);
+        let wanted = n_rows.next_multiple_of(BF16_TILE_ROWS) * k;
+        self.tiles.resize(wanted.max(self.tiles.len()), 0);
+    }
+
+    /// Where the 32 numbers of row `m` and k tile `t` start.
+    pub const fn offset(&self, m: usize, t: usize) -> usize {
+        ((m / BF16_TILE_ROWS * (self.k / TILE_K) + t) * BF16_TILE_ROWS + m % BF16_TILE_ROWS) * TILE_K
+    }
+
+    /// Rounds `x` to row `m`, half to even.
+    ///
+    /// # Panics
+    /// If the row is not in use or `x` has not `k` numbers.
+    pub fn fill_row(&mut self, m: usize, x: &[f32]) {
+        assert!(m < self.n_rows && x.len() == self.k);
+        for (t, x) in x.chunks_exact(TILE_K).enumerate() {
+            let at = self.offset(m, t);
+            for (to, x) in self.tiles[at..at + TILE_K].iter_mut().zip(x) {
+                *to = f32_to_bf16(*x);
+            }
         }
     }
 }

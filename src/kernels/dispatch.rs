@@ -17,11 +17,13 @@ pub enum Isa {
     AvxVnni,
     /// AVX-512 F, BW and VNNI.
     Avx512,
+    /// The same and the tile unit, in both its forms (bytes and bf16), with the system's permission.
+    Amx,
 }
 
 impl Isa {
     /// Every class, best last.
-    pub const ALL: [Self; 4] = [Self::Scalar, Self::Avx2, Self::AvxVnni, Self::Avx512];
+    pub const ALL: [Self; 5] = [Self::Scalar, Self::Avx2, Self::AvxVnni, Self::Avx512, Self::Amx];
 
     /// The word used on the command line and in the log.
     pub fn as_str(self) -> &'static str {
@@ -30,6 +32,7 @@ impl Isa {
             Self::Avx2 => "avx2",
             Self::AvxVnni => "avxvnni",
             Self::Avx512 => "avx512",
+            Self::Amx => "amx",
         }
     }
 
@@ -50,6 +53,7 @@ impl Isa {
                         && is_x86_feature_detected!("avx512vl")
                         && is_x86_feature_detected!("avx512vnni")
                 }
+                Self::Amx => Self::Avx512.is_available() && super::amx::is_usable(),
             }
         }
         #[cfg(not(target_arch = "x86_64"))]
@@ -230,6 +234,16 @@ impl Kernels {
                     super::halves::narrow_f16c
                 )
             }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx => {
+                kernels!(
+                    isa,
+                    avx512,
+                    super::amx::panel,
+                    super::halves::widen_f16c,
+                    super::halves::narrow_f16c
+                )
+            }
             _ => kernels!(Isa::Scalar, plain, scalar::panel, super::halves::widen, super::halves::narrow),
         })
     }
@@ -243,6 +257,15 @@ impl Kernels {
             super::halves::widen,
             super::halves::narrow
         ))
+    }
+
+    /// From how many rows on these kernels want [`Activations::bf16`] filled as well; `None` for never.
+    pub fn bf16_rows_from(&self) -> Option<usize> {
+        #[cfg(target_arch = "x86_64")]
+        if self.isa == Isa::Amx {
+            return Some(super::amx::BF16_ROWS_FROM);
+        }
+        None
     }
 
     /// Which class this is.

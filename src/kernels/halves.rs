@@ -2,6 +2,20 @@
 
 use super::blocks::f16_to_f32;
 
+/// An f32 as bf16, rounding half to even; a NaN stays one.
+#[inline(always)]
+pub(super) fn f32_to_bf16(value: f32) -> u16 {
+    let bits = value.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
+    (if value.is_nan() { bits | 0x0040_0000 } else { rounded } >> 16) as u16
+}
+
+/// bf16 to f32.
+#[inline(always)]
+pub(super) fn bf16_to_f32(bits: u16) -> f32 {
+    f32::from_bits(u32::from(bits) << 16)
+}
+
 /// An f32 as binary16, rounding half to even; too large becomes infinity.
 pub(super) fn f32_to_f16(value: f32) -> u16 {
     let bits = value.to_bits();

@@ -1,14 +1,16 @@
 //! Plain functions on slices: the arithmetic of quantized inference, chosen once for the CPU at hand.
 //!
 //! `blocks` reads GGML's formats, `pack` lays weights out for the vector units, `activations` quantizes what is
-//! multiplied with them, `scalar` is the reference, `avx2` and `avx512` are the fast dot products, `lanes` and `attention`
-//! are loops that the compiler vectorises for each class, `dispatch` chooses, `pool` runs them on all cores. Nothing here
+//! multiplied with them, `scalar` is the reference, `avx2`, `avx512` and `amx` are the fast dot products, `lanes` and
+//! `attention` are loops that the compiler vectorises for each class, `dispatch` chooses, `pool` runs them on all cores. Nothing here
 //! knows models, tokens or tensors, and nothing in a hot function allocates.
 #![allow(unsafe_code, reason = "vector intrinsics read raw pointers; every block says why it may")]
 #![allow(clippy::inline_always, reason = "a body must be compiled with the instruction set of its caller")]
 #![allow(clippy::needless_range_loop, reason = "lanes and rows are indexed side by side, as in the formulas")]
 
 pub mod activations;
+#[cfg(target_arch = "x86_64")]
+mod amx;
 pub mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx2;

@@ -94,6 +94,7 @@ impl Pool {
     pub fn run(&self, job: &(dyn Fn(usize) + Sync)) {
         if self.shared.n_threads == 1 {
             job(0);
+            release_registers();
             return;
         }
         #[expect(
@@ -113,6 +114,7 @@ impl Pool {
         }
         let own = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| job(0)));
         self.shared.barrier.wait(self.shared.n_threads);
+        release_registers();
         if let Err(panic) = own {
             std::panic::resume_unwind(panic);
         }
@@ -141,13 +143,24 @@ impl Drop for Pool {
     }
 }
 
+/// Gives back registers that the system would have to save with a sleeping thread.
+fn release_registers() {
+    #[cfg(target_arch = "x86_64")]
+    super::amx::release();
+}
+
 fn work(shared: &Shared, thread_idx: usize) {
     let mut seen = 0;
     loop {
         let mut spins = 0;
         while shared.epoch.load(Ordering::Acquire) == seen {
             spins += 1;
-            if spins < SPINS { std::hint::spin_loop() } else { std::thread::park() }
+            if spins < SPINS {
+                std::hint::spin_loop();
+            } else {
+                release_registers();
+                std::thread::park();
+            }
         }
         seen = shared.epoch.load(Ordering::Acquire);
         if shared.stop.load(Ordering::Acquire) {

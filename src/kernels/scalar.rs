@@ -1,7 +1,8 @@
 //! The reference: what every faster kernel must equal. Never optimised.
 
-use super::activations::Activations;
+use super::activations::{Activations, Bf16Activations};
 use super::blocks::{BlockType, f16_to_f32};
+use super::halves::{bf16_to_f32, f32_to_bf16};
 use super::pack::{PANEL_ROWS, PanelLayout, TILE_K, TILES_PER_SUPER};
 
 /// The code of row `r`, weight `k` (0..32) in a tile's planes.
@@ -67,6 +68,30 @@ pub fn panel(layout: &PanelLayout, panel: &[u8], a: &Activations, out: &mut [[f3
                     let (scale, min) = scale_and_min(ty, tile_scales, supers, r, h);
                     let a_sum = sums[2 * t + h];
                     *sum += scale * (scales[t] * dot as f32 - zero * a_sum) + min * a_sum;
+                }
+            }
+        }
+    }
+}
+
+/// The same with weights rounded to bf16 and rows of bf16: `out[m][r] = sum over k of bf16(w[r][k]) * a[m][k]`.
+pub fn panel_bf16(layout: &PanelLayout, panel: &[u8], a: &Bf16Activations, out: &mut [[f32; PANEL_ROWS]]) {
+    let ty = layout.ty;
+    let super_stride = TILES_PER_SUPER * layout.tile_bytes + layout.super_bytes;
+    out[..a.n_rows].fill([0.0; PANEL_ROWS]);
+    for t in 0..a.k / TILE_K {
+        let at = t / TILES_PER_SUPER * super_stride + t % TILES_PER_SUPER * layout.tile_bytes;
+        let (planes, tile_scales) = panel[at..at + layout.tile_bytes].split_at(layout.plane_bytes);
+        let supers_at = t / TILES_PER_SUPER * super_stride + TILES_PER_SUPER * layout.tile_bytes;
+        let supers =
+            if layout.super_bytes > 0 { &panel[supers_at..supers_at + layout.super_bytes] } else { &[] };
+        for r in 0..PANEL_ROWS {
+            for k in 0..TILE_K {
+                let (scale, min) = scale_and_min(ty, tile_scales, supers, r, k / 16);
+                let code = f32::from(code_at(ty, planes, r, k)) - f32::from(ty.zero_point());
+                let weight = bf16_to_f32(f32_to_bf16(scale * code + min));
+                for (m, out) in out.iter_mut().enumerate().take(a.n_rows) {
+                    out[r] += weight * bf16_to_f32(a.tiles[a.offset(m, t) + k]);
                 }
             }
         }

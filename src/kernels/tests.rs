@@ -9,14 +9,14 @@ use super::pool::Pool;
 use super::scalar;
 
 /// A small generator, so that a failing case can be repeated from its seed.
-struct Lcg(u64);
+pub(super) struct Lcg(pub(super) u64);
 
 impl Lcg {
-    fn next(&mut self) -> u32 {
+    pub(super) fn next(&mut self) -> u32 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) as u32
     }
-    fn unit(&mut self) -> f32 {
+    pub(super) fn unit(&mut self) -> f32 {
         self.next() as f32 / (1u32 << 30) as f32 - 1.0
     }
 }
@@ -34,7 +34,7 @@ fn half_offsets(ty: BlockType) -> &'static [usize] {
 }
 
 /// A row of random blocks: codes and integer scales of every value, float scales ordinary, zero or denormal.
-fn random_row(ty: BlockType, k: usize, rng: &mut Lcg) -> Vec<u8> {
+pub(super) fn random_row(ty: BlockType, k: usize, rng: &mut Lcg) -> Vec<u8> {
     let mut row: Vec<u8> = (0..ty.row_bytes(k).unwrap()).map(|_| rng.next() as u8).collect();
     for block in row.chunks_exact_mut(ty.block_bytes()) {
         for &at in half_offsets(ty) {
@@ -49,7 +49,7 @@ fn random_row(ty: BlockType, k: usize, rng: &mut Lcg) -> Vec<u8> {
     row
 }
 
-fn activations(n_rows: usize, k: usize, rng: &mut Lcg) -> (Vec<f32>, Activations) {
+pub(super) fn activations(n_rows: usize, k: usize, rng: &mut Lcg) -> (Vec<f32>, Activations) {
     let mut x: Vec<f32> = (0..n_rows * k).map(|_| rng.unit() * 3.0).collect();
     x.iter_mut().take(32).for_each(|v| *v = 0.0); // one group of zeros
     let mut a = Activations::default();
@@ -61,7 +61,7 @@ fn activations(n_rows: usize, k: usize, rng: &mut Lcg) -> (Vec<f32>, Activations
     (x, a)
 }
 
-fn quantized() -> impl Iterator<Item = BlockType> {
+pub(super) fn quantized() -> impl Iterator<Item = BlockType> {
     BlockType::ALL.into_iter().filter(|t| t.is_quantized())
 }
 
