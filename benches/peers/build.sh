@@ -11,10 +11,15 @@ here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$dir"
 dir=$(cd "$dir" && pwd)
 
-newest() { compgen -c "$1" | grep -E "^$1(-[0-9]+)?$" | sort -V | tail -1; }
+newest() {
+    for version in "" $(seq -f -%g 30 -1 14); do
+        command -v "$1$version" && return
+    done
+    echo "$1 is needed (Debian: apt install clang-19 libomp-19-dev)" >&2
+    exit 1
+}
 CC=${CC:-$(newest clang)}
 CXX=${CXX:-$(newest clang++)}
-[ -n "$CC" ] && [ -n "$CXX" ] || { echo "clang is needed (Debian: apt install clang-19 libomp-19-dev)" >&2; exit 1; }
 export CC CXX
 
 without_wide="-DGGML_NATIVE=OFF -DGGML_SSE42=ON -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON \

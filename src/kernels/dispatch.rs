@@ -19,11 +19,13 @@ pub enum Isa {
     Avx512,
     /// The same and the tile unit, in both its forms (bytes and bf16), with the system's permission.
     Amx,
+    /// NEON with dot products, and `smmla` where the CPU has it.
+    Neon,
 }
 
 impl Isa {
     /// Every class, best last.
-    pub const ALL: [Self; 5] = [Self::Scalar, Self::Avx2, Self::AvxVnni, Self::Avx512, Self::Amx];
+    pub const ALL: [Self; 6] = [Self::Scalar, Self::Avx2, Self::AvxVnni, Self::Avx512, Self::Amx, Self::Neon];
 
     /// The word used on the command line and in the log.
     pub fn as_str(self) -> &'static str {
@@ -33,6 +35,7 @@ impl Isa {
             Self::AvxVnni => "avxvnni",
             Self::Avx512 => "avx512",
             Self::Amx => "amx",
+            Self::Neon => "neon",
         }
     }
 
@@ -54,9 +57,15 @@ impl Isa {
                         && is_x86_feature_detected!("avx512vnni")
                 }
                 Self::Amx => Self::Avx512.is_available() && super::amx::is_usable(),
+                Self::Neon => false,
             }
         }
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(target_arch = "aarch64")]
+        {
+            let dotprod = std::arch::is_aarch64_feature_detected!("dotprod");
+            self == Self::Scalar || self == Self::Neon && dotprod
+        }
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
         {
             self == Self::Scalar
         }
@@ -181,6 +190,8 @@ class!(plain, false);
 class!(avx2, true, "avx2,fma,f16c");
 #[cfg(target_arch = "x86_64")]
 class!(avx512, true, "avx512f,avx512bw,avx512vl,avx2,fma,f16c");
+#[cfg(target_arch = "aarch64")]
+class!(neon, true, "neon");
 
 macro_rules! kernels {
     ($isa:expr, $module:ident, $panel:expr, $widen:expr, $narrow:expr) => {
@@ -243,6 +254,15 @@ impl Kernels {
                     super::halves::widen_f16c,
                     super::halves::narrow_f16c
                 )
+            }
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => {
+                let panel = if std::arch::is_aarch64_feature_detected!("i8mm") {
+                    super::neon::panel_i8mm
+                } else {
+                    super::neon::panel
+                };
+                kernels!(isa, neon, panel, super::halves::widen, super::halves::narrow)
             }
             _ => kernels!(Isa::Scalar, plain, scalar::panel, super::halves::widen, super::halves::narrow),
         })

@@ -1,7 +1,7 @@
 //! Plain functions on slices: the arithmetic of quantized inference, chosen once for the CPU at hand.
 //!
 //! `blocks` reads GGML's formats, `pack` lays weights out for the vector units, `activations` quantizes what is
-//! multiplied with them, `scalar` is the reference, `avx2`, `avx512` and `amx` are the fast dot products, `lanes` and
+//! multiplied with them, `scalar` is the reference, `avx2`, `avx512`, `amx` and `neon` are the fast dot products, `lanes` and
 //! `attention` are loops that the compiler vectorises for each class, `dispatch` chooses, `pool` runs them on all cores. Nothing here
 //! knows models, tokens or tensors, and nothing in a hot function allocates.
 #![allow(unsafe_code, reason = "vector intrinsics read raw pointers; every block says why it may")]
@@ -21,6 +21,8 @@ pub mod dispatch;
 mod expand;
 mod halves;
 mod lanes;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 pub mod pack;
 pub mod pool;
 pub mod scalar;
