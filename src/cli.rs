@@ -33,6 +33,10 @@ Also honoured:
   RUST_LOG            what is logged, such as info or mommygpt=debug
   NO_COLOR            no colours in the log
   XDG_DATA_HOME       where data directories lie
+  HF_TOKEN            for `pull` from repositories that want one
+  HF_HOME             where the hub's cache lies, whose files `pull` takes
+  HF_ENDPOINT         another hub for `pull`
+  HF_HUB_OFFLINE      `pull` takes only what the cache has
   SOURCE_DATE_EPOCH   the time that `prompt` gives to templates
   MOMMYGPT_FORCE_ISA  scalar|avx2|avxvnni|avx512|amx|neon: kernels, for tests
 
@@ -45,6 +49,13 @@ pub enum Command {
     Serve(ServeArgs),
     /// Chat in the terminal: no server, nothing stored
     Run(RunArgs),
+    /// Fetch a model from the hub into the data directory
+    #[cfg(feature = "hub")]
+    Pull {
+        /// OWNER/NAME or OWNER/NAME:QUANT (such as `Q4_K_M`), or a name that `doctor` lists
+        #[arg(value_name = "REPO[:QUANT]")]
+        repo: String,
+    },
     /// Take a model file into the data directory
     Import {
         /// A GGUF file
@@ -67,6 +78,9 @@ pub enum Command {
         /// Name in the data directory
         model: String,
     },
+    /// Try model files in this process, within limits
+    #[command(hide = true)]
+    Preflight(PreflightArgs),
     /// Text on stdin to token ids on one line
     Tokenize(TokenizeArgs),
     /// A JSON list of messages on stdin to the rendered prompt, byte for byte
@@ -174,6 +188,20 @@ pub struct RunArgs {
     pub engine: EngineArgs,
     /// One message: its answer goes to stdout
     pub prompt: Option<String>,
+}
+
+/// `preflight`.
+#[derive(Args, Clone, Debug)]
+pub struct PreflightArgs {
+    /// Bytes of memory it may take
+    #[arg(long)]
+    pub memory: u64,
+    /// Seconds it may compute
+    #[arg(long)]
+    pub seconds: u64,
+    /// GGUF files; of a split model the first
+    #[arg(required = true)]
+    pub files: Vec<PathBuf>,
 }
 
 /// `tokenize`.

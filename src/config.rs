@@ -86,7 +86,7 @@ pub enum Tls {
 }
 
 /// What stands in the environment and is not a flag.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Environment {
     /// `NO_COLOR` is set to something.
     pub no_color: bool,
@@ -96,10 +96,10 @@ pub struct Environment {
     pub source_date_epoch: Option<i64>,
     /// `MOMMYGPT_FORCE_ISA`.
     pub force_isa: Option<Isa>,
-    /// `HF_HOME`.
-    pub hf_home: Option<PathBuf>,
-    /// `HF_HUB_OFFLINE` is set to something true.
-    pub hf_hub_offline: bool,
+    /// What `pull` goes by: `HF_ENDPOINT`, `HF_TOKEN`, `HF_HUB_OFFLINE`, and the cache that `HF_HUB_CACHE` or `HF_HOME`
+    /// names.
+    #[cfg(feature = "hub")]
+    pub hub: crate::hub::pull::PullOptions,
     /// `DISPLAY` or `WAYLAND_DISPLAY` is set, or the system needs neither: a browser can be shown.
     pub has_display: bool,
 }
@@ -124,8 +124,16 @@ impl Environment {
             log_filter: text("RUST_LOG"),
             source_date_epoch,
             force_isa: text("MOMMYGPT_FORCE_ISA").map(|raw| Isa::parse_available(&raw)).transpose()?,
-            hf_home: text("HF_HOME").map(PathBuf::from),
-            hf_hub_offline: text("HF_HUB_OFFLINE").is_some_and(is_true),
+            #[cfg(feature = "hub")]
+            hub: crate::hub::pull::PullOptions {
+                endpoint: text("HF_ENDPOINT").unwrap_or_else(|| crate::hub::pull::DEFAULT_ENDPOINT.into()),
+                token: text("HF_TOKEN").map(crate::hub::pull::Token::new),
+                offline: text("HF_HUB_OFFLINE").is_some_and(is_true),
+                cache: text("HF_HUB_CACHE").map(PathBuf::from).or_else(|| {
+                    let home = text("HF_HOME").map(PathBuf::from);
+                    Some(home.or_else(|| Some(env::home_dir()?.join(".cache/huggingface")))?.join("hub"))
+                }),
+            },
             has_display: cfg!(not(target_os = "linux"))
                 || text("DISPLAY").is_some()
                 || text("WAYLAND_DISPLAY").is_some(),

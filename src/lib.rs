@@ -12,7 +12,7 @@
 //! | 6 | `main`, `commands` | what each verb does and prints; in the binary, not in this library | - |
 //! | 5 | `config`, `cli` | flags, environment and file into one validated `Config` | - |
 //! | 4 | `web` | the only code that speaks HTTP and JSON | redb, candle |
-//! | 4 | `hub` | model files: import, verify, list; operator commands | HTTP handlers |
+//! | 4 | `hub` | model files: pull, import, verify, list; what tries a new one first | HTTP handlers |
 //! | 4 | `terminal` | a conversation in the terminal, of which nothing is stored | the store, HTTP |
 //! | 3 | `chat` | the product: what happens when somebody writes to their parent | HTTP, JSON |
 //! | 3 | `auth` | sign-up, sign-in, limits on guessing | chats |
@@ -23,9 +23,10 @@
 //! | 0 | `domain` | ids, titles, roles, people, chats, messages: parse, no I/O | everything above |
 //! | 0 | `kernels` | plain functions on slices; tested, but no runner uses them yet: candle runs every model | models, tokens, tensors |
 //!
-//! Two departures from the first drawing. `text` has a BPE of its own, made to stay nearly linear in the text, because a
+//! Three departures from the first drawing. `text` has a BPE of its own, made to stay nearly linear in the text, because a
 //! person may paste one unbroken run, on which general tokenizers are reported to slow down. The room for measuring
-//! comes with its command.
+//! comes with its command. `hub` speaks HTTP by itself, over the blocking `ureq`: hf-hub 1.0 neither resumes nor checks a
+//! SHA-256 over plain HTTP, and brings 115 crates, a second redb and a C crypto library.
 //!
 //! # A message's way through the house
 //!

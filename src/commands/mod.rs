@@ -10,6 +10,7 @@ mod doctor;
 mod local_tls;
 mod models;
 mod perplexity;
+mod preflight;
 mod serve;
 mod text;
 
@@ -87,7 +88,10 @@ impl From<AuthError> for Failure {
 impl From<HubError> for Failure {
     fn from(e: HubError) -> Self {
         match e {
-            HubError::Model { .. } | HubError::Changed { .. } => Self::bad_data(e.to_string()),
+            HubError::Model { .. }
+            | HubError::Changed { .. }
+            | HubError::Broke { .. }
+            | HubError::Damaged { .. } => Self::bad_data(e.to_string()),
             _ => Self::failed(e.to_string()),
         }
     }
@@ -136,6 +140,9 @@ fn dispatch(
     match command {
         Command::Serve(args) => serve::serve(dir, args, environment, out),
         Command::Run(args) => models::run(dir, args),
+        #[cfg(feature = "hub")]
+        Command::Pull { repo } => models::pull(&config::data_dir(dir)?, &repo, &environment.hub, out),
+        Command::Preflight(args) => preflight::preflight(&args, out),
         Command::Import { file } => models::import(&config::data_dir(dir)?, &file, out),
         Command::List => models::list(&config::data_dir(dir)?, out),
         Command::Show { model } => models::show(&config::data_dir(dir)?, &model, out),

@@ -1,4 +1,4 @@
-//! `run`, `import`, `list`, `show`, `verify`, `rm`: models.
+//! `run`, `pull`, `import`, `list`, `show`, `verify`, `rm`: models.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,9 @@ use mommygpt::cli::{RunArgs, ServeArgs};
 use mommygpt::config::Config;
 use mommygpt::domain::{Persona, Timestamp};
 use mommygpt::engine::{Engine, EngineError};
-use mommygpt::hub::{BUILTIN, BUILTIN_NAME, Models};
+use mommygpt::hub::preflight::{Preflight, Tried};
+use mommygpt::hub::{BUILTIN, BUILTIN_NAME, Entry, Models};
+use mommygpt::model;
 use mommygpt::model::config::ModelConfig;
 use mommygpt::terminal;
 use mommygpt::text::ChatTemplate;
@@ -39,14 +41,46 @@ pub(super) fn run(dir: Option<PathBuf>, args: RunArgs) -> Result<(), Failure> {
     })
 }
 
+/// `pull REPO[:QUANT]`.
+#[cfg(feature = "hub")]
+pub(super) fn pull(
+    dir: &Path,
+    repo: &str,
+    options: &mommygpt::hub::pull::PullOptions,
+    out: &mut Out,
+) -> Result<(), Failure> {
+    let pulled = mommygpt::hub::pull::pull(&Models::of(dir), &preflight()?, repo, options)?;
+    if let Some(licence) = &pulled.licence {
+        let licence: String = licence.chars().filter(|c| !c.is_control()).collect();
+        writeln!(out, "licence: {licence}")?;
+    }
+    match pulled.tried {
+        Some(tried) => taken_in(&pulled.entry, &tried, out),
+        None => writeln!(out, "{} is here already.", pulled.entry.name).map_err(Failure::from),
+    }
+}
+
 /// `import FILE`.
 pub(super) fn import(dir: &Path, file: &Path, out: &mut Out) -> Result<(), Failure> {
-    let entry = Models::of(dir).import(file)?;
+    let (entry, tried) = Models::of(dir).import(file, &preflight()?)?;
+    taken_in(&entry, &tried, out)
+}
+
+fn preflight() -> Result<Preflight, Failure> {
+    Preflight::of_this_program().map_err(|e| Failure::failed(format!("this program's own file: {e}")))
+}
+
+fn taken_in(entry: &Entry, tried: &Tried, out: &mut Out) -> Result<(), Failure> {
     writeln!(out, "{}: {}", entry.name, size(entry.bytes))?;
-    writeln!(
-        out,
-        "It is the newest now, so `mommygpt serve` and `mommygpt run` take it when -m is left out."
-    )?;
+    match tried {
+        Tried::Works => writeln!(
+            out,
+            "It is the newest now, so `mommygpt serve` and `mommygpt run` take it when -m is left out."
+        )?,
+        Tried::TooLargeToLoad(sum) => {
+            writeln!(out, "It is well-formed, but does not fit into this machine's memory: {sum}.")?;
+        }
+    }
     Ok(())
 }
 
@@ -68,7 +102,23 @@ pub(super) fn show(dir: &Path, model: &str, out: &mut Out) -> Result<(), Failure
     let gguf = file.open_runnable()?;
     let config = ModelConfig::from_gguf(&gguf, None).map_err(|e| Failure::from(e).of(&file))?;
     let template = ChatTemplate::from_gguf(&gguf).map_or_else(|e| e.to_string(), |t| t.origin().to_owned());
+    let template_is_own = if gguf.str("tokenizer.chat_template").is_some() { "yes" } else { "no" };
     let kv = config.kv_bytes_per_token() as u64;
+    let (weights, conversation) = (model::resident_bytes(&gguf), kv * config.n_ctx as u64);
+    let room = match model::available_memory() {
+        Some((free, whose)) if weights + conversation > free => {
+            format!("{whose} leaves {}: too little", size(free))
+        }
+        Some((free, whose)) => format!("{whose} leaves {}", size(free)),
+        None => "how much there is, this system does not tell".to_owned(),
+    };
+    let needed = format!(
+        "{}: weights {}, a conversation of {} tokens {}; {room}",
+        size(weights + conversation),
+        size(weights),
+        config.n_ctx,
+        size(conversation)
+    );
     let rows = [
         ("file", file.to_string()),
         ("name", config.name.clone()),
@@ -82,9 +132,11 @@ pub(super) fn show(dir: &Path, model: &str, out: &mut Out) -> Result<(), Failure
         ("width", config.n_embd.to_string()),
         ("heads", format!("{} (keys and values {})", config.n_head, config.n_head_kv)),
         ("KV cache", format!("{} a token", size(kv))),
+        ("memory here", needed),
+        ("own template", template_is_own.to_owned()),
         ("chat template", template),
         ("licence", gguf.str("general.license").unwrap_or("not said in the file").to_owned()),
-        ("tensors", gguf.tensors().len().to_string()),
+        ("tensors", format!("{} in {} file(s)", gguf.tensors().len(), gguf.n_parts())),
     ];
     for (name, value) in rows {
         // Text from the file must not move the cursor.
@@ -98,14 +150,15 @@ pub(super) fn show(dir: &Path, model: &str, out: &mut Out) -> Result<(), Failure
 pub(super) fn verify(dir: &Path, model: &str, out: &mut Out) -> Result<(), Failure> {
     let models = Models::of(dir);
     let file = models.resolve(Some(model))?;
-    let verified = models.verify(&file)?;
-    writeln!(out, "{}  {file}", verified.sha256)?;
-    let compared = if verified.was_recorded {
-        "It is what was imported."
-    } else {
-        "No checksum was recorded for it; compare it with the one where you got it."
-    };
-    writeln!(out, "{compared}")?;
+    for verified in models.verify(&file)? {
+        writeln!(out, "{}  {}", verified.sha256, verified.file)?;
+        let compared = if verified.was_recorded {
+            "It is what was imported."
+        } else {
+            "No checksum was recorded for it; compare it with the one where you got it."
+        };
+        writeln!(out, "{compared}")?;
+    }
     Ok(())
 }
 

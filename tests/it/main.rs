@@ -19,10 +19,13 @@ mod fixtures; // where files outside the repository are
 mod generations; // what tests of the engine ask of it and hear from it
 mod gguf_hostile; // model files that lie are refused in words
 mod gguf_writer; // writes small GGUF files for other tests
+mod hub; // the folder of models
+mod hub_double; // a server that plays the hub that models come from
 mod kill9; // a killed server has lost nothing that it acknowledged
 mod model_files; // models in several files, and changed while they are in use
 mod parity; // logits of every architecture and quantization against llama.cpp's
 mod program; // the real binary, in a directory and an environment of its own
+mod pull; // `pull` from that server, faults included
 mod safety; // the crisis check on held-out cases, and what it must never miss
 mod script; // a model that says what a test over HTTP tells it to
 mod scripted_model; // a fake at the Model trait, whose steps the test can hold

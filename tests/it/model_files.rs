@@ -16,7 +16,7 @@ fn logits(path: &Path) -> Result<Vec<f32>, ModelError> {
 }
 
 /// The tiny llama in three parts, as `llama-gguf-split --no-tensor-first-split` would write it.
-fn parts() -> Vec<Writer> {
+pub(crate) fn parts() -> Vec<Writer> {
     let whole = tiny_llama();
     let n_tensors = whole.tensors.len();
     let half = n_tensors / 2;
@@ -33,7 +33,7 @@ fn parts() -> Vec<Writer> {
 }
 
 /// Writes them under the names that belong to them; the path of the first.
-fn write(dir: &Path, parts: &[Writer]) -> PathBuf {
+pub(crate) fn write(dir: &Path, parts: &[Writer]) -> PathBuf {
     for (i, part) in parts.iter().enumerate() {
         fs::write(dir.join(format!("tiny-0000{}-of-00003.gguf", i + 1)), part.bytes()).unwrap();
     }
