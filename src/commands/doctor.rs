@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use mommygpt::cli::ServeArgs;
 use mommygpt::config::{Config, Environment, Isa};
 use mommygpt::hub::Models;
+use mommygpt::hub::catalog::{self, CONVERSATION_CTX};
 use mommygpt::model::config::ModelConfig;
 use mommygpt::model::{self, LoadOptions};
 use mommygpt::text::TextModel;
@@ -19,8 +20,12 @@ use super::{Failure, Out};
 const FSYNC_TIME: Duration = Duration::from_millis(500);
 /// What one commit writes at least.
 const FSYNC_BYTES: usize = 4096;
-/// Per thread; larger than any core's own cache.
-const BANDWIDTH_BYTES: usize = 64 << 20;
+/// Read by all threads together: larger than the caches of most machines, and little beside their memory.
+const BANDWIDTH_BYTES: usize = 512 << 20;
+/// Times it is read; the fastest counts, because others use the machine too.
+const BANDWIDTH_ROUNDS: usize = 3;
+/// A model that answers more slowly than people read, in tokens a second.
+const SLOW_TOKENS_PER_S: f64 = 5.0;
 /// Fewer durable writes a second than this make a chat feel slow.
 const SLOW_FSYNCS_PER_S: f64 = 20.0;
 
@@ -44,10 +49,11 @@ pub(super) fn doctor(dir: Option<PathBuf>, environment: &Environment, out: &mut 
     let config = Config::resolve(dir, ServeArgs::default())?;
     let mut report = Report { out, problems: Vec::new() };
     report.line("version", env!("CARGO_PKG_VERSION"))?;
-    processor(&mut report, environment)?;
+    let bytes_per_s = processor(&mut report, environment)?;
     memory(&mut report)?;
     disk(&mut report, &config.dir)?;
     model_loads(&mut report, &config)?;
+    catalogue(&mut report, bytes_per_s)?;
     let Report { out, problems } = report;
     for problem in &problems {
         writeln!(out, "problem: {problem}")?;
@@ -63,7 +69,8 @@ pub(super) fn doctor(dir: Option<PathBuf>, environment: &Environment, out: &mut 
     }
 }
 
-fn processor(report: &mut Report<'_>, environment: &Environment) -> Result<(), Failure> {
+/// Says what computes here; gives the bytes a second that all cores read.
+fn processor(report: &mut Report<'_>, environment: &Environment) -> Result<f64, Failure> {
     let name = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name = name
         .lines()
@@ -82,23 +89,60 @@ fn processor(report: &mut Report<'_>, environment: &Environment) -> Result<(), F
     let gpu =
         if Path::new("/proc/driver/nvidia/version").exists() { "NVIDIA driver found" } else { "none found" };
     report.line("GPU", gpu)?;
-    let gib_per_s = bandwidth(n_cores) / f64::from(1 << 30);
+    let bytes_per_s = bandwidth(n_cores);
+    let gib_per_s = bytes_per_s / f64::from(1 << 30);
     report.line("memory bandwidth", &format!("{gib_per_s:.1} GiB/s read by {n_cores} threads"))?;
-    Ok(())
+    Ok(bytes_per_s)
 }
 
 /// Bytes a second that all cores read together.
 fn bandwidth(n_threads: usize) -> f64 {
     let words = vec![1_u64; BANDWIDTH_BYTES / size_of::<u64>()];
-    let read = || std::hint::black_box(&words).iter().fold(0_u64, |sum, word| sum.wrapping_add(*word));
-    std::hint::black_box(read());
-    let start = Instant::now();
-    std::thread::scope(|scope| {
-        for _ in 0..n_threads {
-            scope.spawn(|| std::hint::black_box(read()));
-        }
+    let sum = |words: &[u64]| words.iter().fold(0_u64, |sum, word| sum.wrapping_add(*word));
+    let rounds = (0..BANDWIDTH_ROUNDS).map(|_| {
+        let start = Instant::now();
+        std::thread::scope(|scope| {
+            for share in words.chunks(words.len().div_ceil(n_threads)) {
+                scope.spawn(move || std::hint::black_box(sum(std::hint::black_box(share))));
+            }
+        });
+        BANDWIDTH_BYTES as f64 / start.elapsed().as_secs_f64()
     });
-    (BANDWIDTH_BYTES * n_threads) as f64 / start.elapsed().as_secs_f64()
+    rounds.fold(0.0, f64::max)
+}
+
+/// Which models of the catalogue fit, and how fast each should answer.
+fn catalogue(report: &mut Report<'_>, bytes_per_s: f64) -> Result<(), Failure> {
+    let free = model::available_memory().map(|(bytes, _)| bytes);
+    writeln!(
+        report.out,
+        "\nModels for `mommygpt pull NAME`, with a conversation of {CONVERSATION_CTX} tokens:"
+    )?;
+    writeln!(
+        report.out,
+        "{:16} {:>10} {:>10}  {:28} {:28} GOOD FOR",
+        "NAME", "FILE", "MEMORY", "HERE", "LICENCE"
+    )?;
+    for known in catalog::all() {
+        let memory = known.memory_bytes();
+        let rate = known.tokens_per_s(bytes_per_s);
+        let here = match free {
+            Some(free) if memory > free => "does not fit".to_owned(),
+            _ if rate < SLOW_TOKENS_PER_S => format!("fits; slow, {rate:.1} tokens/s"),
+            _ => format!("fits; about {rate:.0} tokens/s"),
+        };
+        writeln!(
+            report.out,
+            "{:16} {:>10} {:>10}  {here:28} {:28} {}",
+            known.name,
+            size(known.megabytes * 1_000_000),
+            size(memory),
+            known.licence,
+            known.note
+        )?;
+    }
+    writeln!(report.out)?;
+    Ok(())
 }
 
 fn memory(report: &mut Report<'_>) -> Result<(), Failure> {

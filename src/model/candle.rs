@@ -23,6 +23,7 @@ use super::{
 use attention::{Masks, soft_cap};
 use block::Block;
 use tensors::Tensors;
+pub(super) use tensors::resident_bytes;
 
 /// A model on candle tensors.
 pub(super) struct CandleModel {
@@ -82,7 +83,7 @@ impl CandleModel {
         let device = open_device(options.device)?;
         if device.is_cpu() {
             memory::check(&Need {
-                weight_bytes: tensors::resident_bytes(gguf),
+                weight_bytes: resident_bytes(gguf),
                 kv_bytes_per_token: config.kv_bytes_per_token() as u64,
                 n_ctx: config.n_ctx as u64,
                 n_sequences: options.max_sequences as u64,

@@ -46,8 +46,8 @@ fn mib(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
-/// The tightest of the limits that this system states, in bytes, and whose it is.
-fn available() -> Option<(u64, &'static str)> {
+/// The tightest of the limits that this system states, in bytes, and whose it is; `None` where it states none.
+pub fn available() -> Option<(u64, &'static str)> {
     let limits = [
         (machine(), "the machine"),
         (cgroup_v2(), "the container"),

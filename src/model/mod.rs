@@ -17,6 +17,7 @@ use std::path::PathBuf;
 pub use crate::kernels::dispatch::Isa;
 pub use config::ModelConfig;
 pub use gguf::Gguf;
+pub use memory::available as available_memory;
 
 /// Values of `general.architecture` that a runner here computes.
 pub const SUPPORTED_ARCHITECTURES: &[&str] =
@@ -103,6 +104,11 @@ impl Default for LoadOptions {
 pub fn load(gguf: &Gguf, options: &LoadOptions) -> Result<Box<dyn Model>, ModelError> {
     size_thread_pool(options.n_threads);
     Ok(Box::new(candle::CandleModel::load(gguf, options)?))
+}
+
+/// Bytes of memory that a model's weights take on this machine's cores, without KV cache and buffers.
+pub fn resident_bytes(gguf: &Gguf) -> u64 {
+    candle::resident_bytes(gguf)
 }
 
 /// Gives candle's elementwise kernels `n_threads` threads. Its pool lives as long as the process, so the first model

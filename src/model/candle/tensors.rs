@@ -46,7 +46,7 @@ pub(super) fn check_types(gguf: &Gguf) -> Result<(), ModelError> {
 
 /// Bytes that the weights will take here. Floats become 32-bit, and candle keeps a second, rearranged copy of the
 /// types that it has wide kernels for.
-pub(super) fn resident_bytes(gguf: &Gguf) -> u64 {
+pub(in crate::model) fn resident_bytes(gguf: &Gguf) -> u64 {
     gguf.tensors()
         .map(|tensor| {
             let bytes = tensor.size_bytes() as u64;
