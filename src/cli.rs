@@ -156,6 +156,21 @@ pub struct ServeArgs {
     /// Answers generated at the same time (also -np) [default: 4]
     #[arg(long, env = "MOMMYGPT_PARALLEL")]
     pub parallel: Option<usize>,
+    /// Longest pause in milliseconds that reading somebody's long message may put between another's words [default: 100]
+    #[arg(long, env = "MOMMYGPT_ITL_BUDGET_MS", value_name = "MS")]
+    pub itl_budget_ms: Option<usize>,
+    /// Guess words from what was said before, and check several at once where that pays [default: true]
+    #[arg(long, env = "MOMMYGPT_SPECULATIVE", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          value_parser = BoolishValueParser::new())]
+    pub speculative: Option<bool>,
+    /// The same seed gives the same tokens whatever else runs: one answer at a time, nothing reused; slower
+    #[arg(long, env = "MOMMYGPT_DETERMINISTIC", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          value_parser = BoolishValueParser::new())]
+    pub deterministic: Option<bool>,
+    /// Speak Ollama's API too (/api/chat, /api/generate, /api/tags, /api/show, /api/version), with an API key as bearer
+    #[arg(long, env = "MOMMYGPT_OLLAMA", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          value_parser = BoolishValueParser::new())]
+    pub ollama: Option<bool>,
     /// Who may make an account: open, invite or closed [default: open on loopback, else invite]
     #[arg(long, env = "MOMMYGPT_SIGNUP")]
     pub signup: Option<String>,

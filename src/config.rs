@@ -6,12 +6,14 @@
 use std::env;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::Deserialize;
 
 use crate::auth::SignupMode;
 use crate::cli::{EngineArgs, ServeArgs};
+use crate::engine::DEFAULT_ITL_BUDGET;
 use crate::model::Device;
 
 /// Port used when none is given.
@@ -22,6 +24,8 @@ pub const DEFAULT_HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 pub const DEFAULT_PARALLEL: usize = 4;
 /// More answers at once than any box can generate readably.
 pub const MAX_PARALLEL: usize = 256;
+/// A longer pause between two words is no budget any more.
+pub const MAX_ITL_BUDGET_MS: usize = 60_000;
 /// More threads than any machine this runs on has.
 pub const MAX_THREADS: usize = 1024;
 /// Shorter contexts cannot hold one exchange with its template.
@@ -55,6 +59,14 @@ pub struct Config {
     pub address: SocketAddr,
     /// Answers generated at once.
     pub n_parallel: usize,
+    /// How long a step may take that reads a prompt while others wait for their next word.
+    pub itl_budget: Duration,
+    /// Guess tokens where that pays.
+    pub speculative: bool,
+    /// The same seed gives the same tokens whatever else runs.
+    pub deterministic: bool,
+    /// Speak Ollama's API too.
+    pub ollama: bool,
     /// Who may make an account.
     pub signup: SignupMode,
     /// Whether others than this machine can reach the server, directly or through a proxy.
@@ -221,6 +233,10 @@ struct File {
     host: Option<String>,
     port: Option<u16>,
     parallel: Option<usize>,
+    itl_budget_ms: Option<usize>,
+    speculative: Option<bool>,
+    deterministic: Option<bool>,
+    ollama: Option<bool>,
     signup: Option<String>,
     tls_cert: Option<PathBuf>,
     tls_key: Option<PathBuf>,
@@ -277,6 +293,16 @@ impl Config {
             device: parse_device(device.or(file.device).as_deref())?,
             n_parallel: within("parallel", typed.parallel.or(file.parallel), 1, MAX_PARALLEL)?
                 .unwrap_or(DEFAULT_PARALLEL),
+            itl_budget: within(
+                "itl-budget-ms",
+                typed.itl_budget_ms.or(file.itl_budget_ms),
+                1,
+                MAX_ITL_BUDGET_MS,
+            )?
+            .map_or(DEFAULT_ITL_BUDGET, |ms| Duration::from_millis(ms as u64)),
+            speculative: typed.speculative.or(file.speculative).unwrap_or(true),
+            deterministic: typed.deterministic.or(file.deterministic).unwrap_or(false),
+            ollama: typed.ollama.or(file.ollama).unwrap_or(false),
             tls: tls(
                 typed.tls_cert.or_else(|| file.tls_cert.map(|p| dir.join(p))),
                 typed.tls_key.or_else(|| file.tls_key.map(|p| dir.join(p))),
@@ -446,6 +472,7 @@ mod tests {
             ("host = \"example.org\"", "--host example.org"),
             ("signup = \"maybe\"", "--signup maybe"),
             ("parallel = 0", "--parallel 0"),
+            ("itl_budget_ms = 0", "--itl-budget-ms 0"),
             ("threads = 5000", "--threads 5000"),
             ("ctx_size = 3", "--ctx-size 3"),
             ("device = \"tpu\"", "--device tpu"),

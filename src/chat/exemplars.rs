@@ -142,7 +142,7 @@ pub(super) fn recite(reply: &'static str) -> (Generation, impl Future<Output = (
                 break;
             }
             // A receiver that is gone has ended by itself.
-            let _ = events.send(Event::Delta { text: word.to_owned(), n_tokens: 1 });
+            let _ = events.send(Event::Delta { text: word.to_owned(), n_tokens: 1, tokens: Vec::new() });
             tokio::time::sleep(WORD_PACE).await;
         }
         let _ = events.send(Event::Done { finish_reason, timings: Timings::default() });

@@ -221,7 +221,7 @@ impl<'a> Reply<'a> {
             Event::Prefill { prompt_tokens, cached_tokens, processed_tokens } => {
                 log.push(ChatEvent::Prefill { prompt_tokens, cached_tokens, processed_tokens });
             }
-            Event::Delta { text, n_tokens } => {
+            Event::Delta { text, n_tokens, .. } => {
                 let answer = self.splitter.push(&text).answer;
                 self.append(&answer);
                 self.n_tokens_since += n_tokens;

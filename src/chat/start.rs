@@ -169,12 +169,11 @@ impl ChatService {
     fn request(&self, me: &UserStore, prompt: Prompt, text: &TextModel, info: &ModelInfo) -> GenerateRequest {
         let options = &self.0.options;
         let max_tokens = options.max_reply_tokens.map_or(prompt.max_tokens, |n| n.min(prompt.max_tokens));
+        let owner = Owner(u128::from_be_bytes(*me.user_id().as_bytes()));
+        let sampling = options.sampling.clone().unwrap_or_else(|| prompt::sampling(text, info.n_ctx));
         GenerateRequest {
-            owner: Owner(u128::from_be_bytes(*me.user_id().as_bytes())),
-            prompt: prompt.tokens,
-            sampling: options.sampling.clone().unwrap_or_else(|| prompt::sampling(text, info.n_ctx)),
             stop: text.template.stop_strings().to_vec(),
-            max_tokens: max_tokens.max(1),
+            ..GenerateRequest::new(owner, prompt.tokens, sampling, max_tokens.max(1))
         }
     }
 

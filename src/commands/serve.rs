@@ -12,9 +12,7 @@ use mommygpt::chat::safety::Cards;
 use mommygpt::chat::{ChatOptions, ChatService};
 use mommygpt::cli::ServeArgs;
 use mommygpt::config::{Config, Environment, Tls};
-use mommygpt::engine::{
-    DEFAULT_QUEUE_PER_OWNER, DEFAULT_QUEUE_TOTAL, Engine, EngineError, EngineOptions, LoadError, ModelSource,
-};
+use mommygpt::engine::{Engine, EngineError, EngineOptions, Limits, LoadError, ModelSource};
 use mommygpt::hub::{BUILTIN, ModelFile, Models};
 use mommygpt::model::{LoadOptions, ModelError};
 use mommygpt::store::Store;
@@ -174,9 +172,13 @@ pub(super) fn engine_options(config: &Config, model: &ModelFile) -> EngineOption
             max_sequences: config.n_parallel,
             ..LoadOptions::default()
         },
-        max_running: config.n_parallel,
-        queue_per_owner: DEFAULT_QUEUE_PER_OWNER,
-        queue_total: DEFAULT_QUEUE_TOTAL,
+        limits: Limits {
+            max_running: config.n_parallel,
+            itl_budget: config.itl_budget,
+            speculative: config.speculative,
+            deterministic: config.deterministic,
+            ..Limits::FAMILY
+        },
     }
 }
 

@@ -7,29 +7,35 @@
 //!
 //! Nothing async calls the model: [`Engine::submit`] returns at once, and what happens comes through a channel.
 
+pub mod grammar;
+mod lookup;
 pub mod loop_guard;
 mod metrics;
+mod pace;
 mod prefix_cache;
 mod queue;
 mod request;
 mod running;
 pub mod sampler;
 mod scheduler;
+mod step;
 pub mod stop;
 
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 
-pub use self::metrics::{EngineMetrics, FinishedTotals, Histogram};
+pub use self::metrics::{EngineMetrics, FinishedTotals, Histogram, KvPages};
 use self::queue::{Queue, Waiting};
 pub use self::request::{
-    CancelHandle, Event, Finish, GenerateRequest, Generation, InvalidParam, Owner, Timings,
+    CancelHandle, Event, Finish, GenerateRequest, Generation, InvalidParam, Logprob, MAX_TOP_LOGPROBS, Owner,
+    Timings,
 };
 pub use self::sampler::SamplingParams;
+pub use self::step::DEFAULT_ITL_BUDGET;
 pub use crate::model::TokenId;
 use crate::model::gguf::Gguf;
 use crate::model::{self, Model, ModelError};
@@ -49,12 +55,8 @@ pub struct EngineOptions {
     pub gguf: ModelSource,
     /// How it is loaded; `max_sequences` of it is how many stay in memory, running and warm together.
     pub load: model::LoadOptions,
-    /// Generations at once (`-np`).
-    pub max_running: usize,
-    /// Requests that may wait per owner.
-    pub queue_per_owner: usize,
-    /// Requests that may wait in all.
-    pub queue_total: usize,
+    /// How much it takes on; `max_sequences` is that of `load`.
+    pub limits: Limits,
 }
 
 /// Where a model comes from.
@@ -66,10 +68,10 @@ pub enum ModelSource {
     File(PathBuf),
 }
 
-/// How much an engine takes on.
+/// How much an engine takes on, and how.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
-    /// Generations at once.
+    /// Generations at once (`-np`).
     pub max_running: usize,
     /// Sequences in memory, running and warm together; less than `max_running` lowers that.
     pub max_sequences: usize,
@@ -77,6 +79,25 @@ pub struct Limits {
     pub queue_per_owner: usize,
     /// Requests that may wait in all.
     pub queue_total: usize,
+    /// How long a step may take that carries a piece of a prompt beside those who decode.
+    pub itl_budget: Duration,
+    /// Guess tokens from what was said before, and verify several in one step where that pays.
+    pub speculative: bool,
+    /// One sequence per step and nothing reused, so that a seed gives the same ids whatever else runs.
+    pub deterministic: bool,
+}
+
+impl Limits {
+    /// What a family needs.
+    pub const FAMILY: Self = Self {
+        max_running: DEFAULT_MAX_RUNNING,
+        max_sequences: DEFAULT_MAX_RUNNING,
+        queue_per_owner: DEFAULT_QUEUE_PER_OWNER,
+        queue_total: DEFAULT_QUEUE_TOTAL,
+        itl_budget: DEFAULT_ITL_BUDGET,
+        speculative: true,
+        deterministic: false,
+    };
 }
 
 /// What a loader brings.
@@ -175,8 +196,8 @@ pub struct Engine {
 impl Engine {
     /// Starts the inference thread, which loads the model in the background.
     pub fn start(options: EngineOptions) -> Self {
-        let EngineOptions { gguf, load, max_running, queue_per_owner, queue_total } = options;
-        let limits = Limits { max_running, max_sequences: load.max_sequences, queue_per_owner, queue_total };
+        let EngineOptions { gguf, load, limits } = options;
+        let limits = Limits { max_sequences: load.max_sequences, ..limits };
         Self::start_with(limits, move || {
             let gguf = match &gguf {
                 ModelSource::Builtin(bytes) => Gguf::from_static("builtin", bytes)?,
@@ -251,6 +272,21 @@ impl Engine {
     /// What is known of the model, once it is loaded.
     pub fn model_info(&self) -> Option<Arc<ModelInfo>> {
         lock(&self.shared.loaded).as_ref().map(|l| Arc::clone(&l.info))
+    }
+
+    /// Compiles what a text must look like, for the loaded model. It may take a second, so it is called where that
+    /// disturbs nobody; the first call of all prepares the vocabulary.
+    ///
+    /// # Errors
+    /// [`EngineError::NotReady`], or [`EngineError::Invalid`] saying what is wrong with the form.
+    pub fn compile(&self, form: &grammar::Form, in_thought: bool) -> Result<grammar::Grammar, EngineError> {
+        let (text, info, grammars) = {
+            let loaded = lock(&self.shared.loaded);
+            let loaded = loaded.as_ref().ok_or(EngineError::NotReady)?;
+            (Arc::clone(&loaded.text), Arc::clone(&loaded.info), Arc::clone(&loaded.grammars))
+        };
+        let grammars = grammars.get_or_init(|| grammar::Grammars::new(&text.tokenizer, info.n_vocab));
+        Ok(grammars.as_ref().map_err(Clone::clone)?.compile(form, in_thought)?)
     }
 
     /// Queues a request; never blocks.
@@ -332,6 +368,7 @@ struct Shared {
 struct LoadedShared {
     text: Arc<TextModel>,
     info: Arc<ModelInfo>,
+    grammars: Arc<OnceLock<Result<grammar::Grammars, InvalidParam>>>,
 }
 
 impl Shared {

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::mpsc;
 
+use super::grammar::Grammar;
 use super::sampler::SamplingParams;
 use super::stop;
 use crate::model::TokenId;
@@ -13,6 +14,9 @@ use crate::model::TokenId;
 /// business.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
 pub struct Owner(pub u128);
+
+/// Most alternatives told per token: the bound that clients of the `OpenAI` API know.
+pub const MAX_TOP_LOGPROBS: usize = 20;
 
 /// One text to be generated.
 #[derive(Clone, Debug)]
@@ -27,9 +31,19 @@ pub struct GenerateRequest {
     pub stop: Vec<String>,
     /// Most tokens to generate; cut to what the context has left.
     pub max_tokens: usize,
+    /// Says with each delta which tokens it is made of, with their probabilities and this many of the likeliest
+    /// alternatives; at most [`MAX_TOP_LOGPROBS`].
+    pub logprobs: Option<usize>,
+    /// What the text must look like.
+    pub grammar: Option<Grammar>,
 }
 
 impl GenerateRequest {
+    /// A request without stop strings, probabilities and grammar.
+    pub fn new(owner: Owner, prompt: Vec<TokenId>, sampling: SamplingParams, max_tokens: usize) -> Self {
+        Self { owner, prompt, sampling, stop: Vec::new(), max_tokens, logprobs: None, grammar: None }
+    }
+
     /// Refuses values out of range; the error names the field.
     pub fn validate(&self) -> Result<(), InvalidParam> {
         self.sampling.validate()?;
@@ -39,6 +53,9 @@ impl GenerateRequest {
         }
         if self.max_tokens == 0 {
             return Err(InvalidParam::new("max_tokens", "must be at least 1"));
+        }
+        if self.logprobs.is_some_and(|n| n > MAX_TOP_LOGPROBS) {
+            return Err(InvalidParam::new("top_logprobs", format!("must be at most {MAX_TOP_LOGPROBS}")));
         }
         Ok(())
     }
@@ -111,6 +128,8 @@ pub enum Event {
         text: String,
         /// Tokens generated since the last delta.
         n_tokens: usize,
+        /// These tokens, where the request asked for them; the text of the newest may still be held back.
+        tokens: Vec<Logprob>,
     },
     /// It ended.
     Done {
@@ -121,6 +140,17 @@ pub enum Event {
     },
     /// It broke; one sentence for the log. Text sent before stays true.
     Failed(String),
+}
+
+/// A generated token and how likely the model held it, before penalties, biases and filters.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Logprob {
+    /// The token.
+    pub id: TokenId,
+    /// Natural logarithm of its probability.
+    pub logprob: f32,
+    /// The likeliest tokens at this place with theirs, likely ones first.
+    pub top: Vec<(TokenId, f32)>,
 }
 
 /// Why a generation ended.

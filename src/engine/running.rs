@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
+use super::grammar::{Constraint, MaskThread};
+use super::lookup::Lookup;
 use super::loop_guard::LoopGuard;
 use super::queue::Waiting;
-use super::request::{CancelHandle, Event, Finish, Owner, Timings};
-use super::sampler::Sampler;
+use super::request::{CancelHandle, Event, Finish, Logprob, Owner, Timings};
+use super::sampler::{self, Mask, Sampler};
 use super::stop::StopMatcher;
 use crate::model::{SeqId, TokenId};
 use crate::text::{Detokenizer, TextModel};
@@ -21,7 +23,17 @@ pub(super) const MAX_GENERATION: Duration = Duration::from_hours(1);
 pub(super) struct Running {
     pub(super) owner: Owner,
     pub(super) seq: SeqId,
-    pub(super) sampler: Sampler,
+    sampler: Sampler,
+    /// Guesses what comes next.
+    pub(super) lookup: Lookup,
+    /// The grammar that the text must follow.
+    constraint: Option<Constraint>,
+    /// The grammar lets nothing follow.
+    is_complete: bool,
+    /// How many alternatives are told per token, if tokens are told.
+    n_top: Option<usize>,
+    /// Tokens to be told with the next delta.
+    untold: Vec<Logprob>,
     /// The prompt and what was generated.
     tokens: Vec<TokenId>,
     n_prompt: usize,
@@ -52,6 +64,7 @@ impl Running {
         n_cached: usize,
         n_ctx: usize,
         text: &Arc<TextModel>,
+        masks: &MaskThread,
     ) -> Self {
         let Waiting { request, events, cancel, submitted_at, .. } = waiting;
         let n_prompt = request.prompt.len();
@@ -59,6 +72,11 @@ impl Running {
             owner: request.owner,
             seq,
             sampler: Sampler::new(request.sampling, &request.prompt),
+            lookup: Lookup::new(),
+            constraint: request.grammar.map(|g| Constraint::new(g, masks.clone())),
+            is_complete: false,
+            n_top: request.logprobs,
+            untold: Vec::new(),
             tokens: request.prompt,
             n_prompt,
             n_cached,
@@ -113,9 +131,43 @@ impl Running {
         }
     }
 
+    /// Tokens that may come next, as a guess: at most `n_max`. They count as the text's own only once they were sampled.
+    pub(super) fn draft(&mut self, n_max: usize) -> Vec<TokenId> {
+        // A grammar's masks are computed one step ahead, and the last token of all needs no guess behind it.
+        let n_left = (self.max_tokens - self.n_generated).saturating_sub(1);
+        if self.constraint.is_some() {
+            return Vec::new();
+        }
+        self.lookup.draft(&self.tokens, n_max.min(n_left)).to_vec()
+    }
+
+    /// The next step's logits will be sampled from: whatever that needs can be prepared while the model computes.
+    pub(super) fn prepare(&mut self) {
+        if let Some(constraint) = &mut self.constraint {
+            constraint.ahead();
+        }
+    }
+
+    /// Chooses a token from a row of logits, which it may change.
+    pub(super) fn choose(&mut self, logits: &mut [f32], mask: &Mask) -> Result<TokenId, String> {
+        let untouched = self.n_top.map(|_| logits[..mask.n_vocab.min(logits.len())].to_vec());
+        if let Some(constraint) = &mut self.constraint {
+            constraint.allowed()?.apply(logits);
+        }
+        let token = self.sampler.sample(logits, mask).map_err(|e| e.to_string())?;
+        if let (Some(n_top), Some(untouched)) = (self.n_top, untouched)
+            && !mask.end_of_generation.contains(&token)
+        {
+            self.untold.push(sampler::logprobs(&untouched, token, n_top));
+        }
+        if let Some(constraint) = &mut self.constraint {
+            self.is_complete = constraint.take(token)?;
+        }
+        Ok(token)
+    }
+
     /// Takes the sampled token: `Some` when it was the last.
     pub(super) fn accept(&mut self, token: TokenId) -> Option<Finish> {
-        self.last_token_at = Some(Instant::now());
         if self.text.tokenizer.is_end_of_generation(token) {
             let rest =
                 std::mem::replace(&mut self.detokenizer, Detokenizer::new(&self.text.tokenizer)).finish();
@@ -131,6 +183,10 @@ impl Running {
         if let Some(stopped) = self.release(&piece) {
             return Some(stopped);
         }
+        if self.is_complete {
+            self.flush();
+            return Some(Finish::Stop);
+        }
         let is_long = self.n_generated >= self.max_tokens || self.started_at.elapsed() > MAX_GENERATION;
         (self.loop_guard.push(token) || is_long).then(|| {
             self.flush();
@@ -138,9 +194,11 @@ impl Running {
         })
     }
 
-    /// Time since the token before, or since `submit` for the first; and whether it is the first.
-    pub(super) fn token_delay(&self, now: Instant) -> (Duration, bool) {
-        (now - self.last_token_at.unwrap_or(self.submitted_at), self.last_token_at.is_none())
+    /// Tokens came now. Time since those before, or since `submit` for the first; and whether they are the first.
+    pub(super) fn note_tokens(&mut self) -> (Duration, bool) {
+        let now = Instant::now();
+        let before = self.last_token_at.replace(now);
+        (now - before.unwrap_or(self.submitted_at), before.is_none())
     }
 
     /// How long it has been running.
@@ -153,6 +211,11 @@ impl Running {
     pub(super) fn flush(&mut self) {
         let rest = self.stop.finish();
         self.send_text(rest);
+        if !self.untold.is_empty() {
+            // Tokens without text of their own: the beginning of a character, or of a stop string.
+            let (n_tokens, tokens) = (std::mem::take(&mut self.n_unsent), std::mem::take(&mut self.untold));
+            self.send(Event::Delta { text: String::new(), n_tokens, tokens });
+        }
     }
 
     /// Says how it ended, and leaves what its sequence holds.
@@ -184,13 +247,16 @@ impl Running {
     fn release(&mut self, piece: &str) -> Option<Finish> {
         let released = self.stop.push(piece);
         self.send_text(released.text);
+        if released.stopped {
+            self.flush();
+        }
         released.stopped.then_some(Finish::Stop)
     }
 
     fn send_text(&mut self, text: String) {
         if !text.is_empty() {
-            let n_tokens = std::mem::take(&mut self.n_unsent);
-            self.send(Event::Delta { text, n_tokens });
+            let (n_tokens, tokens) = (std::mem::take(&mut self.n_unsent), std::mem::take(&mut self.untold));
+            self.send(Event::Delta { text, n_tokens, tokens });
         }
     }
 

@@ -11,7 +11,7 @@ use std::collections::{HashMap, VecDeque};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 
-use super::request::InvalidParam;
+use super::request::{InvalidParam, Logprob};
 use crate::model::TokenId;
 
 /// Hottest temperature: above it every model talks noise.
@@ -22,6 +22,11 @@ pub const MAX_REPEAT_PENALTY: f32 = 10.0;
 pub const MAX_ADDED_PENALTY: f32 = 2.0;
 /// Longest window of the repeat penalty, in tokens: longer than any context that fits this machine's memory twice over.
 pub const MAX_REPEAT_LAST_N: usize = 1 << 20;
+
+/// Most biases of a request: each is applied at every step.
+pub const MAX_LOGIT_BIASES: usize = 300;
+/// Strongest bias: from here on a token is ruled out, or all others are.
+pub const MAX_LOGIT_BIAS: f32 = 100.0;
 
 /// How many candidates are selected first where only `top_p` limits them; doubled until enough.
 const FIRST_CANDIDATES: usize = 64;
@@ -47,6 +52,9 @@ pub struct SamplingParams {
     pub repeat_last_n: usize,
     /// Equal seeds give equal texts; `None` takes a random one.
     pub seed: Option<u64>,
+    /// Added to the logits of these tokens before anything else; -100 rules a token out, 100 all others. At most
+    /// [`MAX_LOGIT_BIASES`].
+    pub logit_bias: Vec<(TokenId, f32)>,
 }
 
 impl SamplingParams {
@@ -67,6 +75,7 @@ impl SamplingParams {
             frequency_penalty: 0.0,
             repeat_last_n: 64,
             seed: None,
+            logit_bias: Vec::new(),
         }
     }
 
@@ -88,6 +97,14 @@ impl SamplingParams {
         if self.repeat_last_n > MAX_REPEAT_LAST_N {
             let problem = format!("must be at most {MAX_REPEAT_LAST_N}, not {}", self.repeat_last_n);
             return Err(InvalidParam::new("repeat_last_n", problem));
+        }
+        if self.logit_bias.len() > MAX_LOGIT_BIASES {
+            let problem =
+                format!("must have at most {MAX_LOGIT_BIASES} entries, not {}", self.logit_bias.len());
+            return Err(InvalidParam::new("logit_bias", problem));
+        }
+        for &(_, bias) in &self.logit_bias {
+            within("logit_bias", bias, -MAX_LOGIT_BIAS, MAX_LOGIT_BIAS)?;
         }
         Ok(())
     }
@@ -157,6 +174,11 @@ impl Sampler {
     pub fn sample(&mut self, logits: &mut [f32], mask: &Mask) -> Result<TokenId, NoCandidate> {
         let n_vocab = logits.len().min(mask.n_vocab);
         let logits = &mut logits[..n_vocab];
+        for &(id, bias) in &self.params.logit_bias {
+            if let Some(logit) = logits.get_mut(id as usize) {
+                *logit = if bias <= -MAX_LOGIT_BIAS { f32::NEG_INFINITY } else { *logit + bias };
+            }
+        }
         self.penalise(logits, mask);
         for &id in &mask.banned {
             if let Some(logit) = logits.get_mut(id as usize) {
@@ -297,6 +319,23 @@ fn n_with_mass(candidates: &mut [Candidate], mass: f64, probability: impl Fn(&Ca
         n_next *= 2;
     }
     candidates.len()
+}
+
+/// How likely the model held `id` and the `n_top` likeliest, as natural logarithms; of untouched logits.
+pub(super) fn logprobs(logits: &[f32], id: TokenId, n_top: usize) -> Logprob {
+    let Some(best) = likeliest(logits) else { return Logprob { id, logprob: f32::MIN, top: Vec::new() } };
+    let total: f64 = logits.iter().filter(|l| l.is_finite()).map(|&l| f64::from(l - best.logit).exp()).sum();
+    let log_total = total.ln() as f32 + best.logit;
+    // What has no probability at all is told as a very small one, because JSON has no infinity.
+    let of = |logit: f32| if logit.is_finite() { logit - log_total } else { f32::MIN };
+    let mut top = Vec::new();
+    if n_top > 0 {
+        select_top_k(logits, n_top, &mut top);
+        top.sort_unstable_by(by_likelihood);
+        top.truncate(n_top);
+    }
+    let logprob = logits.get(id as usize).map_or(f32::MIN, |&l| of(l));
+    Logprob { id, logprob, top: top.iter().map(|c| (c.id, of(c.logit))).collect() }
 }
 
 fn random_seed() -> u64 {

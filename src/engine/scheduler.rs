@@ -1,7 +1,7 @@
 //! The inference thread: loads the model, then steps until the end.
 //!
 //! ```text
-//! admit from the queue -> drop what was cancelled -> [one row per decoding sequence | one prefill chunk] -> step
+//! admit from the queue -> drop what was cancelled -> [decoding sequences, with guesses | one prefill chunk] -> step
 //!                                                 -> sample, detokenize, match stops -> deltas, ends
 //! ```
 //!
@@ -13,19 +13,18 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::prefix_cache::PrefixCache;
+use super::grammar::MaskThread;
+use super::metrics::KvPages;
+use super::pace::StepTimes;
+use super::prefix_cache::{MAX_WARM, PrefixCache};
 use super::queue::Waiting;
 use super::request::{Event, Finish, Owner, Timings};
 use super::running::Running;
 use super::sampler::Mask;
 use super::{EngineState, LoadError, Loaded, LoadedShared, ModelInfo, Shared, lock};
-use crate::model::{Chunk, LogitsFor, Model, ModelError, SeqId, TokenId};
+use crate::model::{Model, ModelError, SeqId, TokenId};
 use crate::text::TextModel;
 
-/// Rows of a prefill chunk: enough that weights are read once for many rows, few enough that a cancel is noticed soon.
-pub(super) const PREFILL_CHUNK: usize = 256;
-/// Rows of a prefill chunk while others decode: they wait this long for their next token.
-pub(super) const SHARED_PREFILL_CHUNK: usize = 64;
 /// Panics without a good end in between after which the model is given up: it would only break the next answer too.
 const MAX_PANICS: usize = 3;
 
@@ -87,29 +86,21 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
     text.unwrap_or("a panic without words").to_owned()
 }
 
-struct Scheduler<'a> {
-    shared: &'a Shared,
-    model: Box<dyn Model>,
+/// What the inference thread owns; `step` puts steps together and takes their results in.
+pub(super) struct Scheduler<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) model: Box<dyn Model>,
     text: Arc<TextModel>,
-    mask: Mask,
+    pub(super) mask: Mask,
     n_ctx: usize,
-    running: Vec<Running>,
-    cache: PrefixCache,
-    /// Counts prefill chunks, so that prompts take turns.
-    n_prefills: usize,
+    pub(super) running: Vec<Running>,
+    pub(super) cache: PrefixCache,
+    masks: MaskThread,
+    pub(super) step_times: StepTimes,
+    /// Counts steps of one sequence and prefill chunks, so that they take turns.
+    pub(super) n_turns: usize,
     n_good_ends: usize,
 }
-
-/// One chunk of a step that is being put together.
-struct Row {
-    /// Index into `running`.
-    i: usize,
-    n_tokens: usize,
-    wants_logits: bool,
-}
-
-/// What a step gave for one row.
-type RowResult = Result<Option<Vec<f32>>, String>;
 
 impl<'a> Scheduler<'a> {
     fn new(shared: &'a Shared, loaded: Loaded, took: Duration) -> Self {
@@ -134,7 +125,8 @@ impl<'a> Scheduler<'a> {
         let text = Arc::new(text);
         let mask = mask_of(&text, info.n_vocab);
         let n_ctx = info.n_ctx;
-        *lock(&shared.loaded) = Some(LoadedShared { text: Arc::clone(&text), info: Arc::new(info) });
+        *lock(&shared.loaded) =
+            Some(LoadedShared { text: Arc::clone(&text), info: Arc::new(info), grammars: Arc::default() });
         Self {
             shared,
             model,
@@ -143,7 +135,9 @@ impl<'a> Scheduler<'a> {
             n_ctx,
             running: Vec::new(),
             cache: PrefixCache::default(),
-            n_prefills: 0,
+            masks: MaskThread::start(),
+            step_times: StepTimes::default(),
+            n_turns: 0,
             n_good_ends: 0,
         }
     }
@@ -155,24 +149,20 @@ impl<'a> Scheduler<'a> {
         }
         self.admit();
         self.end_abandoned();
-        let rows = self.put_together();
-        if rows.is_empty() {
-            return true;
-        }
-        let results = self.step(&rows);
-        let mut ends: Vec<(usize, Result<Finish, String>)> = Vec::new();
-        for (row, result) in std::iter::zip(rows, results) {
-            match result.and_then(|logits| self.take_in(&row, logits)) {
-                Ok(None) => {}
-                Ok(Some(finish)) => ends.push((row.i, Ok(finish))),
-                Err(why) => ends.push((row.i, Err(why))),
-            }
-        }
         // From the back, so that indices stay true.
+        let mut ends = self.step();
         ends.sort_by_key(|(i, _)| std::cmp::Reverse(*i));
         for (i, end) in ends {
             self.end(i, end);
         }
+        let usage = self.model.kv_usage();
+        let bytes = usage.pages_used as u64 * usage.bytes_per_page as u64;
+        lock(&self.shared.metrics).kv = KvPages {
+            used: usage.pages_used,
+            total: usage.pages_total,
+            used_bytes: bytes,
+            warm_sequences: self.cache.len(),
+        };
         true
     }
 
@@ -194,8 +184,9 @@ impl<'a> Scheduler<'a> {
             let Some(waiting) = lock(&self.shared.queue).pop() else { break };
             match self.sequence_for(waiting.request.owner, &waiting.request.prompt) {
                 Ok((seq, n_cached)) => {
-                    lock(&self.shared.metrics).cached_tokens_total += n_cached as u64;
-                    self.running.push(Running::start(waiting, seq, n_cached, self.n_ctx, &self.text));
+                    lock(&self.shared.metrics).count_start(waiting.request.prompt.len(), n_cached);
+                    let started = Running::start(waiting, seq, n_cached, self.n_ctx, &self.text, &self.masks);
+                    self.running.push(started);
                 }
                 Err(e) if self.running.is_empty() => {
                     tracing::error!(error = %e, "no sequence for a request, though nothing runs");
@@ -214,25 +205,57 @@ impl<'a> Scheduler<'a> {
     }
 
     /// A sequence that holds the longest possible beginning of `prompt`, and how long that is.
+    ///
+    /// A warm one that the prompt goes on from is taken. One that the prompt leaves earlier (another branch of the chat,
+    /// a new chat with the same persona, an answer whose thoughts are no longer shown) stays warm and is forked; where
+    /// the model cannot fork, it is cut off, unless that loses more than it lends.
     fn sequence_for(&mut self, owner: Owner, prompt: &[TokenId]) -> Result<(SeqId, usize), ModelError> {
-        let has_room = self.running.len() + self.cache.len() < self.shared.limits.max_sequences;
-        if let Some((seq, n_common)) = self.cache.take(owner, prompt, has_room) {
-            self.model.truncate(seq, n_common);
-            if self.model.seq_len(seq) == n_common {
-                return Ok((seq, n_common));
+        let has_room = self.has_room();
+        let hit = if self.shared.limits.deterministic { None } else { self.cache.longest(owner, prompt) };
+        if let Some(hit) = hit {
+            if hit.n_common < hit.n_held {
+                match self.with_room(Some(hit.seq), |model| model.fork(hit.seq, hit.n_common)) {
+                    Ok(seq) => return Ok((seq, hit.n_common)),
+                    Err(error) => tracing::debug!(%error, "a warm sequence was not forked"),
+                }
             }
-            // A cache that cannot go back so far (a sliding window that has moved on).
-            self.model.free_sequence(seq);
-        } else if !has_room && let Some(seq) = self.cache.evict() {
+            if !has_room || 2 * hit.n_common >= hit.n_held {
+                self.cache.take(owner, hit.seq);
+                self.model.truncate(hit.seq, hit.n_common);
+                if self.model.seq_len(hit.seq) == hit.n_common {
+                    return Ok((hit.seq, hit.n_common));
+                }
+                // A cache that cannot go back so far (a sliding window that has moved on).
+                self.model.free_sequence(hit.seq);
+            }
+        }
+        self.with_room(None, |model| model.new_sequence()).map(|seq| (seq, 0))
+    }
+
+    /// Whether another sequence may be kept. Where a model counts pages these decide, and `max_sequences` full ones fit.
+    fn has_room(&self) -> bool {
+        let counts_pages = self.model.kv_usage().pages_total > 0;
+        self.cache.len() < MAX_WARM
+            && (counts_pages || self.running.len() + self.cache.len() < self.shared.limits.max_sequences)
+    }
+
+    /// Makes a sequence, giving up warm ones as long as there is no room for it.
+    fn with_room(
+        &mut self,
+        spared: Option<SeqId>,
+        mut make: impl FnMut(&mut dyn Model) -> Result<SeqId, ModelError>,
+    ) -> Result<SeqId, ModelError> {
+        while !self.has_room() {
+            let Some(seq) = self.cache.evict(spared) else { break };
             self.model.free_sequence(seq);
         }
         loop {
-            match self.model.new_sequence() {
-                Ok(seq) => return Ok((seq, 0)),
-                Err(e) => {
-                    let Some(seq) = self.cache.evict() else { return Err(e) };
-                    self.model.free_sequence(seq);
-                }
+            match make(&mut *self.model) {
+                Err(ModelError::TooLarge(why)) => match self.cache.evict(spared) {
+                    Some(seq) => self.model.free_sequence(seq),
+                    None => return Err(ModelError::TooLarge(why)),
+                },
+                made => return made,
             }
         }
     }
@@ -246,69 +269,6 @@ impl<'a> Scheduler<'a> {
         }
     }
 
-    /// All that decode, and the next chunk of one that is being prefilled.
-    fn put_together(&mut self) -> Vec<Row> {
-        let mut rows = Vec::new();
-        let mut prefilling = Vec::new();
-        for (i, r) in self.running.iter().enumerate() {
-            if r.is_prefilling() {
-                prefilling.push(i);
-            } else {
-                rows.push(Row { i, n_tokens: 1, wants_logits: true });
-            }
-        }
-        if !prefilling.is_empty() {
-            let i = prefilling[self.n_prefills % prefilling.len()];
-            self.n_prefills += 1;
-            let n_max = if rows.is_empty() { PREFILL_CHUNK } else { SHARED_PREFILL_CHUNK };
-            let (tokens, is_last) = self.running[i].next_chunk(n_max);
-            rows.push(Row { i, n_tokens: tokens.len(), wants_logits: is_last });
-        }
-        rows
-    }
-
-    fn step(&mut self, rows: &[Row]) -> Vec<RowResult> {
-        let batch: Vec<Chunk<'_>> = rows.iter().map(|row| chunk_of(&self.running, row)).collect();
-        match step_batch(&mut *self.model, &batch) {
-            Ok(results) => results.into_iter().map(Ok).collect(),
-            Err(e) if rows.len() == 1 => vec![Err(e.to_string())],
-            Err(e) => {
-                tracing::warn!(error = %e, n_rows = rows.len(), "a step failed; trying its rows alone");
-                let alone = |row: &Row| {
-                    let chunk = chunk_of(&self.running, row);
-                    self.model.truncate(chunk.seq, self.running[row.i].n_evaluated());
-                    let result = step_batch(&mut *self.model, &[chunk]);
-                    result.map_err(|e| e.to_string()).map(|mut r| r.pop().flatten())
-                };
-                rows.iter().map(alone).collect()
-            }
-        }
-    }
-
-    /// Samples from a row's logits, if it has any: `Some` when that was the last token.
-    fn take_in(&mut self, row: &Row, logits: Option<Vec<f32>>) -> Result<Option<Finish>, String> {
-        let running = &mut self.running[row.i];
-        let was_prefilling = running.is_prefilling();
-        running.evaluated(row.n_tokens);
-        let mut metrics = lock(&self.shared.metrics);
-        if was_prefilling {
-            metrics.prompt_tokens_total += row.n_tokens as u64;
-        }
-        let Some(mut logits) = logits else { return Ok(None) };
-        let (delay, is_first) = running.token_delay(Instant::now());
-        if is_first {
-            metrics.time_to_first_token.observe(delay);
-        } else {
-            metrics.inter_token.observe(delay);
-        }
-        drop(metrics);
-        let token = running.sampler.sample(&mut logits, &self.mask).map_err(|e| e.to_string())?;
-        if !self.mask.end_of_generation.contains(&token) {
-            lock(&self.shared.metrics).predicted_tokens_total += 1;
-        }
-        Ok(running.accept(token))
-    }
-
     /// Ends a running generation; its sequence stays warm unless it broke.
     fn end(&mut self, i: usize, end: Result<Finish, String>) {
         let running = self.running.remove(i);
@@ -319,8 +279,11 @@ impl<'a> Scheduler<'a> {
             Ok(finish) => {
                 self.n_good_ends += 1;
                 let tokens = running.done(finish);
-                if !tokens.is_empty() && self.model.seq_len(seq) == tokens.len() {
-                    self.cache.put(owner, seq, tokens);
+                let is_whole = !tokens.is_empty() && self.model.seq_len(seq) == tokens.len();
+                if is_whole && !self.shared.limits.deterministic {
+                    for superfluous in self.cache.put(owner, seq, &tokens) {
+                        self.model.free_sequence(superfluous);
+                    }
                     return;
                 }
             }
@@ -358,26 +321,6 @@ impl<'a> Scheduler<'a> {
             running.failed(why);
         }
     }
-}
-
-fn chunk_of<'r>(running: &'r [Running], row: &Row) -> Chunk<'r> {
-    let (tokens, _) = running[row.i].next_chunk(row.n_tokens);
-    let logits = if row.wants_logits { LogitsFor::Last } else { LogitsFor::None };
-    Chunk { seq: running[row.i].seq, tokens, logits }
-}
-
-/// One row of logits per chunk that asked for it.
-fn step_batch(model: &mut dyn Model, batch: &[Chunk<'_>]) -> Result<Vec<Option<Vec<f32>>>, ModelError> {
-    let logits = model.step(batch)?;
-    let mut rows = logits.rows();
-    let wanted = |chunk: &Chunk<'_>| match chunk.logits {
-        LogitsFor::None => Ok(None),
-        LogitsFor::Last | LogitsFor::All => {
-            let row = rows.next().ok_or_else(|| ModelError::Backend("a row of logits is missing".into()))?;
-            Ok(Some(row.to_vec()))
-        }
-    };
-    batch.iter().map(wanted).collect()
 }
 
 /// Control tokens other than those that end a generation never become text.

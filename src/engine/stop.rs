@@ -69,7 +69,7 @@ impl StopMatcher {
         Released { text: std::mem::replace(&mut self.held, rest), stopped: false }
     }
 
-    /// The text ended without a stop string: what was held back belongs to it.
+    /// The text ended without a stop string: what was held back belongs to it. Behind one nothing is held back.
     pub fn finish(&mut self) -> String {
         std::mem::take(&mut self.held)
     }

@@ -90,11 +90,8 @@ impl Conversation {
         let sampling = self.options.sampling.clone();
         let sampling = sampling.unwrap_or_else(|| prompt::sampling(&self.text, self.info.n_ctx));
         let mut generation = self.engine.submit(GenerateRequest {
-            owner: OWNER,
-            prompt: prompt.tokens,
-            sampling,
             stop: self.text.template.stop_strings().to_vec(),
-            max_tokens: prompt.max_tokens,
+            ..GenerateRequest::new(OWNER, prompt.tokens, sampling, prompt.max_tokens)
         })?;
         let mut thoughts = ThinkingSplitter::new(prompt.already_thinking);
         // One listener for the whole answer, so that no key is missed between two pieces.

@@ -5,6 +5,7 @@ mod json;
 pub mod limits;
 mod program;
 mod python;
+mod tools;
 
 use guard::Guard;
 use jiff::Timestamp;
@@ -12,6 +13,7 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use minijinja::Value;
 use program::{Program, template};
+pub use tools::ToolChat;
 
 use super::{TextError, Tokenizer};
 use crate::model::gguf::Gguf;

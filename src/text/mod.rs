@@ -2,20 +2,22 @@
 //!
 //! `vocab` builds the tokenizer from a model file's own metadata, `detokenizer` turns a stream of ids into whole
 //! UTF-8, `chat_template` renders turns with the model's own template, `thinking` separates a model's thoughts from its
-//! answer. What a person typed never becomes a control token: only the template's own words can.
+//! answer, `tool_calls` the functions that it calls. What a person typed never becomes a control token: only the template's own words can.
 //!
 //! Nothing here knows forward passes, sampling, users or HTTP.
 
 pub mod chat_template;
 pub mod detokenizer;
 pub mod thinking;
+pub mod tool_calls;
 pub mod vocab;
 
 use std::sync::Arc;
 
-pub use chat_template::{ChatTemplate, RenderOptions, Rendered, Speaker, Turn};
+pub use chat_template::{ChatTemplate, RenderOptions, Rendered, Speaker, ToolChat, Turn};
 pub use detokenizer::Detokenizer;
 pub use thinking::ThinkingSplitter;
+pub use tool_calls::{ToolCall, ToolCallSplitter};
 pub use vocab::Tokenizer;
 
 use crate::model::TokenId;

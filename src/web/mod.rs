@@ -23,6 +23,8 @@ mod memories;
 mod metrics;
 mod openai;
 mod openai_answer;
+mod openai_request;
+mod openai_tools;
 mod openapi;
 mod server;
 mod session;

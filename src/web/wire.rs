@@ -186,3 +186,20 @@ impl From<&domain::Memory> for Memory {
         }
     }
 }
+
+/// How tokens were chosen, as requests name it; a seed that nobody gave is not known.
+pub(crate) fn sampling(params: &crate::engine::SamplingParams) -> serde_json::Value {
+    let biases = params.logit_bias.iter().map(|(id, bias)| (id.to_string(), serde_json::json!(bias)));
+    serde_json::json!({
+        "temperature": params.temperature,
+        "top_k": params.top_k,
+        "top_p": params.top_p,
+        "min_p": params.min_p,
+        "repeat_penalty": params.repeat_penalty,
+        "repeat_last_n": params.repeat_last_n,
+        "presence_penalty": params.presence_penalty,
+        "frequency_penalty": params.frequency_penalty,
+        "seed": params.seed,
+        "logit_bias": biases.collect::<serde_json::Map<_, _>>(),
+    })
+}

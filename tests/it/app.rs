@@ -90,7 +90,13 @@ impl TestApp {
         let options =
             AuthOptions { signup: setting.signup, exposed: setting.exposed, clock: Clock::manual() };
         let auth = Auth::new(store.clone(), options).unwrap();
-        let limits = Limits { max_running: 4, max_sequences: 8, queue_per_owner: 4, queue_total: 16 };
+        let limits = Limits {
+            max_running: 4,
+            max_sequences: 8,
+            queue_total: 16,
+            speculative: false,
+            ..Limits::FAMILY
+        };
         let load = script.clone();
         let engine = Engine::start_with(limits, move || load.load());
         let options = ChatOptions {

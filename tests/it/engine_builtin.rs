@@ -2,8 +2,8 @@
 //! is warm.
 
 use mommygpt::engine::{
-    Engine, EngineError, EngineOptions, Event, Finish, GenerateRequest, Generation, LoadError, ModelSource,
-    Owner, SamplingParams, Timings,
+    Engine, EngineError, EngineOptions, Event, Finish, GenerateRequest, Generation, Limits, LoadError,
+    ModelSource, Owner, SamplingParams, Timings,
 };
 use mommygpt::model::{Device, LoadOptions, TokenId};
 use mommygpt::text::{Speaker, Turn};
@@ -22,8 +22,8 @@ async fn start(max_running: usize) -> Engine {
         ..LoadOptions::default()
     };
     let gguf = ModelSource::File(builtin_path());
-    let engine =
-        Engine::start(EngineOptions { gguf, load, max_running, queue_per_owner: 8, queue_total: 32 });
+    let limits = Limits { max_running, queue_per_owner: 8, queue_total: 32, ..Limits::FAMILY };
+    let engine = Engine::start(EngineOptions { gguf, load, limits });
     timeout(PATIENCE, engine.ready()).await.unwrap().unwrap();
     engine
 }
@@ -35,7 +35,7 @@ fn prompt(engine: &Engine, said: &[&str]) -> Vec<TokenId> {
 }
 
 fn request(owner: u128, prompt: Vec<TokenId>, sampling: SamplingParams) -> GenerateRequest {
-    GenerateRequest { owner: Owner(owner), prompt, sampling, stop: vec![], max_tokens: N_TOKENS }
+    GenerateRequest::new(Owner(owner), prompt, sampling, N_TOKENS)
 }
 
 async fn finish(mut generation: Generation) -> (String, Finish, Timings) {
@@ -127,7 +127,7 @@ async fn a_missing_or_broken_file_fails_with_its_reason() {
             ..LoadOptions::default()
         };
         let gguf = ModelSource::File(path);
-        let options = EngineOptions { gguf, load, max_running: 1, queue_per_owner: 1, queue_total: 1 };
+        let options = EngineOptions { gguf, load, limits: Limits::FAMILY };
         let error = timeout(PATIENCE, Engine::start(options).ready()).await.unwrap().unwrap_err();
         assert!(matches!(&error, EngineError::Load(e) if matches!(**e, LoadError::Model(_))), "{error:?}");
         assert!(error.to_string().contains(reason), "{error}");

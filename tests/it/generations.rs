@@ -17,7 +17,7 @@ pub(crate) const FIRST_WORD: TokenId = 300;
 pub(crate) const N_CTX: usize = 2048;
 
 pub(crate) fn limits() -> Limits {
-    Limits { max_running: 4, max_sequences: 8, queue_per_owner: 4, queue_total: 16 }
+    Limits { max_sequences: 8, queue_total: 16, speculative: false, ..Limits::FAMILY }
 }
 
 /// Goes on and on, never twice the same way: depends on everything before.
@@ -55,7 +55,7 @@ pub(crate) async fn start(limits: Limits, next: Next) -> (Engine, Remote) {
 /// A prompt of `n` tokens that all say who wrote it.
 pub(crate) fn request(owner: Owner, n: usize, max_tokens: usize) -> GenerateRequest {
     let prompt = vec![FIRST_WORD + owner.0 as TokenId; n];
-    GenerateRequest { owner, prompt, sampling: SamplingParams::greedy(), stop: vec![], max_tokens }
+    GenerateRequest::new(owner, prompt, SamplingParams::greedy(), max_tokens)
 }
 
 pub(crate) async fn next_event(generation: &mut Generation) -> Event {

@@ -40,6 +40,8 @@ pub(crate) struct State {
     /// Sequences alive now, and the most there ever were.
     pub(crate) n_live: usize,
     pub(crate) n_live_max: usize,
+    /// Sequences can be forked.
+    pub(crate) forks: bool,
     /// A step with this token fails, or panics.
     pub(crate) error_at: Option<TokenId>,
     pub(crate) panic_at: Option<TokenId>,
@@ -161,6 +163,15 @@ impl Model for ScriptedModel {
     fn truncate(&mut self, seq: SeqId, len: usize) {
         self.sequences.get_mut(&seq).unwrap().truncate(len);
     }
+    fn fork(&mut self, seq: SeqId, len: usize) -> Result<SeqId, ModelError> {
+        if !self.remote.see(|s| s.forks) {
+            return Err(ModelError::Unsupported("not scripted".into()));
+        }
+        let beginning = self.sequences[&seq][..len].to_vec();
+        let fork = self.new_sequence()?;
+        self.sequences.insert(fork, beginning);
+        Ok(fork)
+    }
     fn step(&mut self, batch: &Batch<'_>) -> Result<Logits, ModelError> {
         let rows: Vec<Row> = batch
             .iter()
@@ -181,13 +192,16 @@ impl Model for ScriptedModel {
         let mut data = Vec::new();
         for chunk in batch {
             let held = self.sequences.get_mut(&chunk.seq).unwrap();
-            held.extend_from_slice(chunk.tokens);
-            assert!(held.len() <= self.config.n_ctx, "past the context");
-            if chunk.logits == LogitsFor::Last {
-                let row = data.len();
-                data.resize(row + n_vocab, 0.0);
-                data[row + (self.next)(held) as usize] = 20.0;
+            for (i, &token) in chunk.tokens.iter().enumerate() {
+                held.push(token);
+                let is_last = i + 1 == chunk.tokens.len();
+                if chunk.logits == LogitsFor::All || chunk.logits == LogitsFor::Last && is_last {
+                    let row = data.len();
+                    data.resize(row + n_vocab, 0.0);
+                    data[row + (self.next)(held) as usize] = 20.0;
+                }
             }
+            assert!(held.len() <= self.config.n_ctx, "past the context");
         }
         Ok(Logits { data, n_vocab })
     }

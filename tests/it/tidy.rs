@@ -39,6 +39,8 @@ const ALONE: &[(&str, &[&str])] = &[
     ("hf_hub", &["hub"]),
     ("indicatif", &["hub"]),
     ("uuid", &["domain"]),
+    ("llguidance", &["engine"]),
+    ("toktrie", &["engine"]),
 ];
 
 const FORBIDDEN_NAMES: &[&str] = &["util", "utils", "helper", "helpers", "common", "misc", "types"];

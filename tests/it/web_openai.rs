@@ -192,10 +192,31 @@ fn fields_beyond_us_are_refused_by_name() {
     refused("n", json!(2));
     refused("temperature", json!(-1));
     refused("top_p", json!(2));
-    refused("logprobs", json!(true));
-    refused("logit_bias", json!({"1": 5}));
+    refused("logprobs", json!(5));
+    refused("top_logprobs", json!(2));
+    refused("logit_bias", json!({"1": 500}));
+    refused("logit_bias", json!({"x": 5}));
+    refused("logit_bias", json!({"99999999": 5}));
+    refused("logit_bias", Value::Object((0..301).map(|i| (i.to_string(), json!(1))).collect()));
     refused("tools", json!([{"type": "function"}]));
-    refused("response_format", json!({"type": "json_object"}));
+    refused("tool_choice", json!("required"));
+    refused("parallel_tool_calls", json!(false));
+    refused("best_of", json!(2));
+    refused("echo", json!(true));
+    refused("store", json!(true));
+    refused("response_format", json!({"type": "regex"}));
+    refused("response_format", json!({"type": "json_schema"}));
+    let schema =
+        |schema: Value| json!({"type": "json_schema", "json_schema": {"name": "x", "schema": schema}});
+    refused("response_format", schema(json!(true)));
+    refused("response_format", schema(json!({"type": "color"})));
+    refused(
+        "response_format",
+        schema(json!({"type": "object", "properties": {"a": false}, "required": ["a"]})),
+    );
+    refused("response_format", schema(json!({"$ref": "https://example.org/schema.json"})));
+    refused("response_format", schema(json!({"type": "string", "pattern": "(a"})));
+    refused("response_format", schema(json!({"enum": ["x".repeat(70_000)]})));
     refused("chat_template", json!("{{ evil }}"));
     refused("chat_template_kwargs", json!({}));
     refused("grammar", json!("root ::= x"));

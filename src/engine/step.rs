@@ -1,0 +1,214 @@
+//! One step: which rows it carries, and what becomes of their logits.
+
+use std::time::{Duration, Instant};
+
+use super::lock;
+use super::pace::PREFILL_CHUNK;
+use super::request::Finish;
+use super::running::Running;
+use super::scheduler::Scheduler;
+use crate::model::{Chunk, LogitsFor, Model, ModelError, TokenId};
+
+/// Rows of decoding sequences, guesses included, that a step carries without asking what they cost: the steps that
+/// verify guesses must stay short for everybody.
+const MAX_DECODE_ROWS: usize = 32;
+/// A page more than a chunk fills may be begun, and a shared one copied.
+const PAGES_BESIDE_CHUNK: usize = 2;
+/// Positions of the smallest pages that any runner here has; more are asked for than needed where they are larger.
+const MIN_PAGE_LEN: usize = 16;
+
+/// One chunk of a step that is being put together.
+struct Row {
+    /// Index into `running`.
+    i: usize,
+    tokens: Vec<TokenId>,
+    /// How many of the tokens, at their end, are guesses.
+    n_draft: usize,
+    logits: LogitsFor,
+}
+
+/// Logits of one row's wanted positions, one after the other.
+type RowResult = Result<Vec<f32>, String>;
+
+/// How a generation ended, by its index into `running`.
+pub(super) type End = (usize, Result<Finish, String>);
+
+impl Scheduler<'_> {
+    /// Carries out one step; who ended with it.
+    pub(super) fn step(&mut self) -> Vec<End> {
+        let rows = if self.shared.limits.deterministic { self.one_row() } else { self.put_together() };
+        if rows.is_empty() {
+            return Vec::new();
+        }
+        self.make_room(&rows);
+        for row in rows.iter().filter(|row| row.logits != LogitsFor::None) {
+            self.running[row.i].prepare();
+        }
+        let started = Instant::now();
+        let results = self.evaluate(&rows);
+        let took = started.elapsed();
+        let n_rows = rows.iter().map(|row| row.tokens.len()).sum();
+        self.step_times.observe(n_rows, took);
+        lock(&self.shared.metrics).count_step(rows.len(), n_rows);
+        let take_in = |(row, result): (Row, RowResult)| {
+            let end = result.and_then(|logits| self.take_in(&row, logits)).transpose();
+            end.map(|end| (row.i, end))
+        };
+        std::iter::zip(rows, results).filter_map(take_in).collect()
+    }
+
+    /// All that decode, with what may follow, and the next chunk of one that is being prefilled.
+    fn put_together(&mut self) -> Vec<Row> {
+        let n_decoding = self.running.iter().filter(|r| !r.is_prefilling()).count();
+        let mut n_free = MAX_DECODE_ROWS.saturating_sub(n_decoding);
+        let mut rows = Vec::new();
+        let mut prefilling = Vec::new();
+        for i in 0..self.running.len() {
+            let running = &mut self.running[i];
+            if running.is_prefilling() {
+                prefilling.push(i);
+                continue;
+            }
+            let mut tokens = running.next_chunk(1).0.to_vec();
+            let n_max = if self.shared.limits.speculative {
+                running.lookup.worthwhile(&self.step_times, n_decoding - 1).min(n_free)
+            } else {
+                0
+            };
+            let draft = running.draft(n_max);
+            n_free -= draft.len();
+            tokens.extend_from_slice(&draft);
+            let logits = if draft.is_empty() { LogitsFor::Last } else { LogitsFor::All };
+            rows.push(Row { i, tokens, n_draft: draft.len(), logits });
+        }
+        if !prefilling.is_empty() {
+            let i = prefilling[self.n_turns % prefilling.len()];
+            self.n_turns += 1;
+            let n_beside = rows.iter().map(|row| row.tokens.len()).sum();
+            let n_max = self.step_times.chunk(n_beside, self.shared.limits.itl_budget);
+            rows.push(prefill_row(&self.running[i], i, n_max));
+        }
+        rows
+    }
+
+    /// One sequence alone, each in turn, its prompt cut at the same places whatever else runs: a step's rows decide in
+    /// which order its sums are added up.
+    fn one_row(&mut self) -> Vec<Row> {
+        if self.running.is_empty() {
+            return Vec::new();
+        }
+        let i = self.n_turns % self.running.len();
+        self.n_turns += 1;
+        vec![prefill_row(&self.running[i], i, PREFILL_CHUNK)]
+    }
+
+    /// Gives up warm sequences until the rows surely fit.
+    fn make_room(&mut self, rows: &[Row]) {
+        let pages = |row: &Row| row.tokens.len().div_ceil(MIN_PAGE_LEN) + PAGES_BESIDE_CHUNK;
+        let n_needed: usize = rows.iter().map(pages).sum();
+        loop {
+            let usage = self.model.kv_usage();
+            if usage.pages_total == 0 || usage.pages_used + n_needed <= usage.pages_total {
+                return;
+            }
+            let Some(seq) = self.cache.evict(None) else { return };
+            self.model.free_sequence(seq);
+        }
+    }
+
+    fn evaluate(&mut self, rows: &[Row]) -> Vec<RowResult> {
+        let batch: Vec<Chunk<'_>> = rows.iter().map(|row| chunk_of(&self.running, row)).collect();
+        match step_batch(&mut *self.model, &batch) {
+            Ok(results) => results.into_iter().map(Ok).collect(),
+            Err(e) if rows.len() == 1 => vec![Err(e.to_string())],
+            Err(e) => {
+                tracing::warn!(error = %e, n_rows = rows.len(), "a step failed; trying its rows alone");
+                let alone = |row: &Row| {
+                    let chunk = chunk_of(&self.running, row);
+                    self.model.truncate(chunk.seq, self.running[row.i].n_evaluated());
+                    let result = step_batch(&mut *self.model, &[chunk]);
+                    result.map_err(|e| e.to_string()).map(|mut r| r.pop().unwrap_or_default())
+                };
+                rows.iter().map(alone).collect()
+            }
+        }
+    }
+
+    /// Samples from a row's logits, if it has any: `Some` when that was the last token.
+    ///
+    /// Guesses are not trusted: each position is sampled as if there had been none, and the next one's logits are used
+    /// only if the guess between them was what came out.
+    fn take_in(&mut self, row: &Row, mut logits: Vec<f32>) -> Result<Option<Finish>, String> {
+        let running = &mut self.running[row.i];
+        let was_prefilling = running.is_prefilling();
+        running.evaluated(row.tokens.len() - row.n_draft);
+        if was_prefilling {
+            lock(&self.shared.metrics).prompt_tokens_total += row.tokens.len() as u64;
+        }
+        if logits.is_empty() {
+            return Ok(None);
+        }
+        let draft = &row.tokens[row.tokens.len() - row.n_draft..];
+        let n_vocab = logits.len() / (row.n_draft + 1);
+        let (mut n_sampled, mut n_held, mut finish) = (0, 0, None);
+        for row_logits in logits.chunks_exact_mut(n_vocab) {
+            let token = running.choose(row_logits, &self.mask)?;
+            n_sampled += u32::from(!self.mask.end_of_generation.contains(&token));
+            finish = running.accept(token);
+            if finish.is_some() || draft.get(n_held) != Some(&token) {
+                break;
+            }
+            n_held += 1;
+            running.evaluated(1);
+        }
+        running.lookup.learn(row.n_draft, n_held);
+        let (delay, is_first) = running.note_tokens();
+        let n_evaluated = running.n_evaluated();
+        let seq = running.seq;
+        {
+            let mut metrics = lock(&self.shared.metrics);
+            metrics.count_tokens(delay, is_first, n_sampled);
+            metrics.drafted_tokens_total += row.n_draft as u64;
+            metrics.accepted_tokens_total += n_held as u64;
+        }
+        if n_held < row.n_draft {
+            self.model.truncate(seq, n_evaluated);
+            if self.model.seq_len(seq) != n_evaluated {
+                return Err("the model could not take back tokens that were only a guess".into());
+            }
+        }
+        Ok(finish)
+    }
+}
+
+fn prefill_row(running: &Running, i: usize, n_max: usize) -> Row {
+    let (tokens, is_last) = running.next_chunk(n_max);
+    let logits = if is_last { LogitsFor::Last } else { LogitsFor::None };
+    Row { i, tokens: tokens.to_vec(), n_draft: 0, logits }
+}
+
+fn chunk_of<'r>(running: &[Running], row: &'r Row) -> Chunk<'r> {
+    Chunk { seq: running[row.i].seq, tokens: &row.tokens, logits: row.logits }
+}
+
+/// The logits of each chunk's wanted rows, one after the other.
+fn step_batch(model: &mut dyn Model, batch: &[Chunk<'_>]) -> Result<Vec<Vec<f32>>, ModelError> {
+    let logits = model.step(batch)?;
+    let mut data = logits.data.as_slice();
+    let wanted = |chunk: &Chunk<'_>| {
+        let n_rows = match chunk.logits {
+            LogitsFor::None => 0,
+            LogitsFor::Last => 1,
+            LogitsFor::All => chunk.tokens.len(),
+        };
+        let (rows, rest) = data
+            .split_at_checked(n_rows * logits.n_vocab)
+            .ok_or_else(|| ModelError::Backend("a row of logits is missing".into()))?;
+        data = rest;
+        Ok(rows.to_vec())
+    };
+    batch.iter().map(wanted).collect()
+}
+
+/// Budget of a step where nothing else is said: ten tokens a second for everybody, faster than most people read.
+pub const DEFAULT_ITL_BUDGET: Duration = Duration::from_millis(100);
