@@ -44,6 +44,7 @@ pub struct ConfigError(String);
 
 /// Everything `serve` and `run` need to know, checked.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own on the command line")]
 pub struct Config {
     /// The data directory; may not exist yet.
     pub dir: PathBuf,

@@ -59,6 +59,7 @@ pub(super) fn serve(
         let web_options = WebOptions {
             allowed_hosts: config.allow_hosts.clone(),
             trusted_proxies: config.trusted_proxies.clone(),
+            ollama: config.ollama,
             tls,
         };
         let app = App::new(auth.clone(), engine.clone(), chat.clone(), web_options);

@@ -1,9 +1,10 @@
 //! Makes a model generate, fairly, for several people at once.
 //!
-//! One named thread owns the model. Each of its steps carries one row for every running generation that decodes and
-//! one chunk of one prompt that is being prefilled (`scheduler`), so that a long prompt never stops those who are
-//! reading. Who comes next is decided by owner, not by request (`queue`); a finished sequence stays warm for its owner
-//! and for nobody else (`prefix_cache`). Nothing here knows HTTP, users or the store: an [`Owner`] is a number.
+//! One named thread owns the model (`scheduler`). Each of its steps (`step`) carries the newest token of every running
+//! generation that decodes, with guesses of what follows (`lookup`), and one chunk of one prompt that is being
+//! prefilled, as long as keeps everybody's next token within the budget (`pace`). Who comes next is decided by owner,
+//! not by request (`queue`); a finished sequence stays warm for its owner and for nobody else (`prefix_cache`). A text
+//! may have to follow a grammar (`grammar`). Nothing here knows HTTP, users or the store: an [`Owner`] is a number.
 //!
 //! Nothing async calls the model: [`Engine::submit`] returns at once, and what happens comes through a channel.
 

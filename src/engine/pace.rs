@@ -41,19 +41,14 @@ impl StepTimes {
     /// How long a step of `n_rows` should take, in seconds; `None` when nothing was measured.
     pub(super) fn expect(&self, n_rows: usize) -> Option<f64> {
         let n_rows = n_rows as f64;
-        let (mut below, mut above): (Option<(f64, f64)>, Option<(f64, f64)>) = (None, None);
-        for &(rows, seconds) in self.by_size.iter().flatten() {
-            if rows <= n_rows {
-                below = Some((rows, seconds));
-            } else if above.is_none() {
-                above = Some((rows, seconds));
-            }
-        }
+        let measured = || self.by_size.iter().flatten();
+        let below = measured().rfind(|(rows, _)| *rows <= n_rows);
+        let above = measured().find(|(rows, _)| *rows > n_rows);
         match (below, above) {
-            (Some((r0, s0)), Some((r1, s1))) => Some(s0 + (s1 - s0) * (n_rows - r0) / (r1 - r0)),
+            (Some(&(r0, s0)), Some(&(r1, s1))) => Some(s0 + (s1 - s0) * (n_rows - r0) / (r1 - r0)),
             // Beyond what was measured every further row may cost as much as those so far did on average.
             (Some((rows, seconds)), None) => Some(seconds * n_rows / rows),
-            (None, Some((_, seconds))) => Some(seconds),
+            (None, Some((_, seconds))) => Some(*seconds),
             (None, None) => None,
         }
     }

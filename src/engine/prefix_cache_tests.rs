@@ -15,6 +15,7 @@ fn cache(entries: &[(Owner, u32, &[TokenId])]) -> PrefixCache {
     cache
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "it stands for an answer that may be none")]
 fn hit(seq: u32, n_common: usize, n_held: usize) -> Option<Hit> {
     Some(Hit { seq: SeqId(seq), n_common, n_held })
 }

@@ -21,6 +21,9 @@ pub mod local_ca;
 mod me;
 mod memories;
 mod metrics;
+mod ollama;
+mod ollama_answer;
+mod ollama_request;
 mod openai;
 mod openai_answer;
 mod openai_request;
@@ -60,6 +63,8 @@ pub struct WebOptions {
     pub allowed_hosts: Vec<String>,
     /// Proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Speak Ollama's API too.
+    pub ollama: bool,
     /// Speak TLS with this certificate; see [`tls::server_config`].
     pub tls: Option<Arc<ServerConfig>>,
 }
@@ -126,6 +131,20 @@ async fn blocking<T: Send + 'static>(
 
 /// Every route there is: the one list from which both the router and the document are made.
 fn routes() -> Routes {
+    ollama_routes(own_routes())
+}
+
+/// Ollama's, which only answer where the operator asked for them.
+fn ollama_routes(routes: Routes) -> Routes {
+    routes
+        .add::<ollama::__path_chat, _, _>(ollama::chat)
+        .add::<ollama::__path_generate, _, _>(ollama::generate)
+        .add::<ollama::__path_tags, _, _>(ollama::tags)
+        .add::<ollama::__path_show, _, _>(ollama::show)
+        .add::<ollama::__path_version, _, _>(ollama::version)
+}
+
+fn own_routes() -> Routes {
     Routes::new()
         .add::<session::__path_sign_up, _, _>(session::sign_up)
         .add::<session::__path_sign_in, _, _>(session::sign_in)
@@ -178,10 +197,13 @@ fn routes() -> Routes {
 }
 
 fn router(app: App) -> Router {
-    routes()
-        .into_router()
+    let router = if app.options().ollama {
+        routes().into_router().fallback(ollama::root_or_assets)
+    } else {
+        own_routes().into_router().fallback(assets::serve)
+    };
+    router
         .route_layer(axum::middleware::from_fn(guard::note_route))
-        .fallback(assets::serve)
         .method_not_allowed_fallback(|| async {
             ApiError::new(
                 axum::http::StatusCode::METHOD_NOT_ALLOWED,

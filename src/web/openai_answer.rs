@@ -144,7 +144,7 @@ impl Header {
                 .calls
                 .iter()
                 .map(|call| {
-                    let mut call = self.call(call);
+                    let mut call = made_call(call);
                     call["index"] = json!(self.n_calls);
                     self.n_calls += 1;
                     call
@@ -153,11 +153,6 @@ impl Header {
             delta["tool_calls"] = json!(calls);
         }
         delta
-    }
-
-    fn call(&self, call: &ToolCall) -> Value {
-        let id = format!("call_{}", MessageId::new());
-        json!({"id": id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}})
     }
 
     /// The tokens with their probabilities, in the form of the route; `null` where nobody asked.
@@ -204,6 +199,11 @@ impl Header {
             Finish::Length | Finish::Cancelled => "length",
         }
     }
+}
+
+fn made_call(call: &ToolCall) -> Value {
+    let id = format!("call_{}", MessageId::new());
+    json!({"id": id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}})
 }
 
 fn chat_logprob(token: &TokenText) -> Value {
@@ -258,7 +258,7 @@ pub(crate) async fn whole(app: &App, mut reply: PlainReply, style: Style) -> Res
     if style.shape == Shape::Text {
         choice["text"] = json!(piece.answer);
     } else {
-        let calls: Vec<Value> = piece.calls.iter().map(|call| head.call(call)).collect();
+        let calls: Vec<Value> = piece.calls.iter().map(made_call).collect();
         head.n_calls = calls.len();
         let mut message = json!({"role": "assistant", "content": piece.answer});
         if !piece.thought.is_empty() {

@@ -228,7 +228,7 @@ impl CompletionRequest {
     }
 
     fn into_plain(self, shape: Shape, logprobs: Option<usize>) -> Result<PlainRequest, ApiError> {
-        let choice = ToolChoice::parse(self.tools, self.tool_choice)?;
+        let choice = ToolChoice::parse(self.tools, self.tool_choice.as_ref())?;
         let mut form = self.response_format.map_or(Ok(None), ResponseFormat::parse)?;
         if let Some(forced) = choice.forced() {
             if form.is_some() {
@@ -317,7 +317,7 @@ fn given_chat(turns: Vec<ChatTurn>, choice: ToolChoice) -> Result<Given, ApiErro
     }
     let is_plain = |t: &ChatTurn| t.role != "tool" && t.tool_calls.is_none() && t.reasoning_content.is_none();
     if choice.is_shown() || !turns.iter().all(is_plain) {
-        return openai_tools::given(turns, choice);
+        return openai_tools::given(&turns, choice);
     }
     let parse = |(i, turn): (usize, ChatTurn)| {
         let speaker = match turn.role.as_str() {

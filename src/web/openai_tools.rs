@@ -21,7 +21,7 @@ pub(super) struct ToolChoice {
 }
 
 impl ToolChoice {
-    pub(super) fn parse(tools: Option<Vec<Value>>, choice: Option<Value>) -> Result<Self, ApiError> {
+    pub(super) fn parse(tools: Option<Vec<Value>>, choice: Option<&Value>) -> Result<Self, ApiError> {
         let tools = tools.unwrap_or_default();
         if tools.len() > MAX_TOOLS {
             return Err(ApiError::invalid("tools", &format!("must be at most {MAX_TOOLS}")));
@@ -29,7 +29,7 @@ impl ToolChoice {
         let named: Vec<(String, Value)> =
             tools.iter().enumerate().map(|(i, tool)| definition(i, tool)).collect::<Result<_, _>>()?;
         let refused = |why: &str| Err(ApiError::invalid("tool_choice", why));
-        let must = match &choice {
+        let must = match choice {
             None => Vec::new(),
             Some(Value::String(word)) => match word.as_str() {
                 "auto" => Vec::new(),
@@ -88,7 +88,7 @@ fn definition(i: usize, tool: &Value) -> Result<(String, Value), ApiError> {
 }
 
 /// A chat in which functions are offered or were called.
-pub(super) fn given(turns: Vec<ChatTurn>, choice: ToolChoice) -> Result<Given, ApiError> {
+pub(super) fn given(turns: &[ChatTurn], choice: ToolChoice) -> Result<Given, ApiError> {
     let messages =
         turns.iter().enumerate().map(|(i, turn)| message(i, turn)).collect::<Result<Vec<_>, _>>()?;
     Ok(Given::Tools(ToolChat { messages, tools: choice.tools }))

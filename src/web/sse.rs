@@ -1,4 +1,4 @@
-//! Server-sent events: framing, heartbeats, and the three ways a stream ends from this side (its source is done, the
+//! Streams of events (or of lines of JSON): framing, heartbeats, and the three ways a stream ends from this side (its source is done, the
 //! server stops, the session it belongs to is over). It does not know what the events mean.
 
 use std::future::Future;
@@ -44,6 +44,11 @@ impl Frame {
         Self("data: [DONE]\n\n".to_owned())
     }
 
+    /// One line of JSON.
+    pub(crate) fn line(data: &serde_json::Value) -> Self {
+        Self(format!("{data}\n"))
+    }
+
     /// This one and another right after it.
     pub(crate) fn then(mut self, Self(next): Self) -> Self {
         self.0.push_str(&next);
@@ -66,6 +71,8 @@ struct Stream<F> {
     heartbeat: Interval,
     check: Interval,
     first: bool,
+    /// Lines of JSON have no comments, so nothing is sent between them.
+    is_lines: bool,
     _open: OpenStream,
 }
 
@@ -93,7 +100,7 @@ impl<F: Frames> Stream<F> {
                     self.heartbeat.reset();
                     return Some(text.into());
                 }
-                _ = self.heartbeat.tick() => return Some(Bytes::from_static(b": still here\n\n")),
+                _ = self.heartbeat.tick(), if !self.is_lines => return Some(Bytes::from_static(b": still here\n\n")),
             }
         }
     }
@@ -105,6 +112,27 @@ pub(crate) fn response<F: Frames>(
     leash: Leash,
     stopping: CancellationToken,
     open: OpenStream,
+) -> Response {
+    stream(frames, leash, stopping, open, "text/event-stream", false)
+}
+
+/// Answers with lines of JSON.
+pub(crate) fn lines<F: Frames>(
+    frames: F,
+    leash: Leash,
+    stopping: CancellationToken,
+    open: OpenStream,
+) -> Response {
+    stream(frames, leash, stopping, open, "application/x-ndjson", true)
+}
+
+fn stream<F: Frames>(
+    frames: F,
+    leash: Leash,
+    stopping: CancellationToken,
+    open: OpenStream,
+    content_type: &'static str,
+    is_lines: bool,
 ) -> Response {
     let every = |period| {
         let mut ticks = interval(period);
@@ -118,7 +146,8 @@ pub(crate) fn response<F: Frames>(
         stopping,
         heartbeat: every(HEARTBEAT),
         check: every(EXPIRY_CHECK),
-        first: true,
+        first: !is_lines,
+        is_lines,
         _open: open,
     };
     let bytes = futures_util::stream::unfold(stream, |mut stream| async move {
@@ -127,7 +156,7 @@ pub(crate) fn response<F: Frames>(
     });
     let mut response = Body::from_stream(bytes).into_response();
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
     response

@@ -6,9 +6,10 @@
 use std::collections::BTreeMap;
 
 use Who::{Admin, Anybody, Caller, Me};
+use mommygpt::web::WebOptions;
 use serde_json::{Value, json};
 
-use crate::app::{Person, TestApp, new_id};
+use crate::app::{Person, Setting, TestApp, new_id};
 use crate::client::{Answer, Ask, ask};
 
 /// What a route needs: body, who may use it at all, and which of the victim's ids stand in its path and body.
@@ -98,14 +99,28 @@ fn routes() -> BTreeMap<(&'static str, &'static str), Route> {
     add("post", "/api/admin/invites", Admin, json!({"role": "king"}), &[], &[]);
     add("delete", "/api/admin/invites/{id}", Admin, none.clone(), &[("id", "invite")], &[]);
     add("get", "/api/admin/status", Admin, none.clone(), &[], &[]);
-    add("get", "/v1/models", Caller, none.clone(), &[], &[]);
-    let turns = json!({"messages": [{"role": "user", "content": "hello"}], "max_tokens": 3});
-    add("post", "/v1/chat/completions", Caller, turns, &[], &[]);
-    add("post", "/v1/completions", Caller, json!({"prompt": "hello", "max_tokens": 3}), &[], &[]);
+    for (method, path, body) in routes_for_programs() {
+        add(method, path, Caller, body, &[], &[]);
+    }
     for path in ["/health", "/health/live", "/health/ready", "/metrics", "/api/openapi.json"] {
         add("get", path, Anybody, none.clone(), &[], &[]);
     }
     all
+}
+
+/// OpenAI's and Ollama's shapes, which an API key opens.
+fn routes_for_programs() -> Vec<(&'static str, &'static str, Value)> {
+    let turns = json!([{"role": "user", "content": "hello"}]);
+    vec![
+        ("get", "/v1/models", Value::Null),
+        ("post", "/v1/chat/completions", json!({"messages": turns, "max_tokens": 3})),
+        ("post", "/v1/completions", json!({"prompt": "hello", "max_tokens": 3})),
+        ("post", "/api/chat", json!({"model": "x", "messages": turns})),
+        ("post", "/api/generate", json!({"model": "x", "prompt": "hello"})),
+        ("get", "/api/tags", Value::Null),
+        ("post", "/api/show", json!({"model": "x"})),
+        ("get", "/api/version", Value::Null),
+    ]
 }
 
 /// Everything that has an id and belongs to the victim.
@@ -159,9 +174,14 @@ fn filled(template: &str, names: &[(&str, &str)], id: impl Fn(&str) -> String) -
         .fold(template.to_owned(), |path, (name, kind)| path.replace(&format!("{{{name}}}"), &id(kind)))
 }
 
+/// A house that answers every route.
+fn house() -> TestApp {
+    TestApp::with(Setting { web: WebOptions { ollama: true, ..WebOptions::default() }, ..Setting::default() })
+}
+
 #[test]
 fn every_route_is_described_here_and_in_the_document() {
-    let app = TestApp::start();
+    let app = house();
     let document = ask("GET", "/api/openapi.json").send(app.addr).expect(200).json();
     let mut described = Vec::new();
     for (path, methods) in document["paths"].as_object().unwrap() {
@@ -199,7 +219,7 @@ fn id_fields(document: &Value, operation: &Value) -> Vec<String> {
 
 #[test]
 fn nobody_reaches_what_is_not_theirs_nor_learns_that_it_is_there() {
-    let app = TestApp::start();
+    let app = house();
     let admin = app.sign_up("admin");
     let victim = Victim::new(&app, &admin);
     let other = app.sign_up("other");

@@ -1,11 +1,13 @@
 //! The engine on the built-in model: what an answer says depends on its prompt alone, not on who else talks or on what
 //! is warm.
 
+use std::time::Duration;
+
 use mommygpt::engine::{
     Engine, EngineError, EngineOptions, Event, Finish, GenerateRequest, Generation, Limits, LoadError,
     ModelSource, Owner, SamplingParams, Timings,
 };
-use mommygpt::model::{Device, LoadOptions, TokenId};
+use mommygpt::model::{Chunk, Device, LoadOptions, LogitsFor, TokenId};
 use mommygpt::text::{Speaker, Turn};
 use tokio::time::timeout;
 
@@ -22,7 +24,9 @@ async fn start(max_running: usize) -> Engine {
         ..LoadOptions::default()
     };
     let gguf = ModelSource::File(builtin_path());
-    let limits = Limits { max_running, queue_per_owner: 8, queue_total: 32, ..Limits::FAMILY };
+    // Prompts in one piece: where a prompt is cut decides how its sums are rounded, and the time it takes decides that.
+    let itl_budget = Duration::from_hours(1);
+    let limits = Limits { max_running, queue_per_owner: 8, queue_total: 32, itl_budget, ..Limits::FAMILY };
     let engine = Engine::start(EngineOptions { gguf, load, limits });
     timeout(PATIENCE, engine.ready()).await.unwrap().unwrap();
     engine
@@ -131,5 +135,36 @@ async fn a_missing_or_broken_file_fails_with_its_reason() {
         let error = timeout(PATIENCE, Engine::start(options).ready()).await.unwrap().unwrap_err();
         assert!(matches!(&error, EngineError::Load(e) if matches!(**e, LoadError::Model(_))), "{error:?}");
         assert!(error.to_string().contains(reason), "{error}");
+    }
+}
+
+/// What speculation rests on: a position's logits are the same whether its token came alone or with others.
+#[test]
+fn logits_of_several_tokens_at_once_are_those_of_one_by_one() {
+    let gguf = mommygpt::model::Gguf::open(&builtin_path()).unwrap();
+    let load = LoadOptions { n_threads: 1, max_sequences: 2, ..LoadOptions::default() };
+    let mut model = mommygpt::model::load(&gguf, &load).unwrap();
+    let text = mommygpt::text::TextModel::from_gguf(&gguf).unwrap();
+    let tokens = text.tokenizer.encode_plain(OPENERS[3], true).unwrap();
+    let mut rows = |sizes: &mut dyn Iterator<Item = usize>| {
+        let seq = model.new_sequence().unwrap();
+        let (mut at, mut out) = (0, Vec::new());
+        while at < tokens.len() {
+            let n = sizes.next().unwrap().min(tokens.len() - at);
+            let chunk = Chunk { seq, tokens: &tokens[at..at + n], logits: LogitsFor::All };
+            let logits = model.step(&[chunk]).unwrap();
+            out.extend(logits.rows().map(<[f32]>::to_vec));
+            at += n;
+        }
+        model.free_sequence(seq);
+        out
+    };
+    let one_by_one = rows(&mut std::iter::repeat(1));
+    for size in [3, 8] {
+        let together = rows(&mut std::iter::repeat(size));
+        for (a, b) in std::iter::zip(&one_by_one, &together) {
+            let worst = std::iter::zip(a, b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(worst < 1e-2, "{size} at once: {worst}");
+        }
     }
 }

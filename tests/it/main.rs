@@ -42,6 +42,7 @@ mod tidy; // the house rules: imports, sizes, unsafe, names
 mod vocab; // tokenizers against the reference ids of real vocabularies
 mod web_chat; // writing to the parent over HTTP
 mod web_edge; // what every request passes and every answer carries
+mod web_ollama;
 mod web_openai;
 mod web_openai_forms; // `/v1` in OpenAI's shapes
 mod web_server; // sockets that behave badly, proxies, the end
