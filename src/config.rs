@@ -6,6 +6,7 @@
 use std::env;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -13,6 +14,7 @@ use serde::Deserialize;
 
 use crate::auth::SignupMode;
 use crate::cli::{EngineArgs, ServeArgs};
+use crate::domain::Invalid;
 use crate::engine::DEFAULT_ITL_BUDGET;
 use crate::model::Device;
 
@@ -339,11 +341,8 @@ fn either(typed: Vec<String>, file: Vec<String>) -> Vec<String> {
     if typed.is_empty() { file } else { typed }
 }
 
-fn parse<T: std::str::FromStr<Err = crate::domain::Invalid>>(
-    flag: &str,
-    raw: &str,
-) -> Result<T, ConfigError> {
-    raw.parse().map_err(|e: crate::domain::Invalid| ConfigError(format!("--{flag} {raw}: {}", e.problem)))
+fn parse<T: FromStr<Err = Invalid>>(flag: &str, raw: &str) -> Result<T, ConfigError> {
+    raw.parse().map_err(|e: Invalid| ConfigError(format!("--{flag} {raw}: {}", e.problem)))
 }
 
 fn within(flag: &str, value: Option<usize>, min: usize, max: usize) -> Result<Option<usize>, ConfigError> {
