@@ -18,6 +18,7 @@ mod engine_faults; // the engine when a step, the model or a load breaks, and wh
 mod fixtures; // where files outside the repository are
 mod generations; // what tests of the engine ask of it and hear from it
 mod gguf_hostile; // model files that lie are refused in words
+mod gguf_mutated; // two thousand damaged model files, tried in processes of their own
 mod gguf_writer; // writes small GGUF files for other tests
 mod hub; // the folder of models
 mod hub_double; // a server that plays the hub that models come from
