@@ -5,6 +5,8 @@
 
 mod attention;
 mod block;
+mod experts;
+mod short_conv;
 mod tensors;
 
 use std::sync::Arc;
@@ -99,7 +101,9 @@ impl CandleModel {
         };
         let blocks =
             (0..c.n_layer).map(|layer| Block::load(&tensors, c, layer)).collect::<Result<Vec<_>, _>>()?;
-        let output_norm = tensors.norm("output_norm", c.n_embd, c.norm_eps)?;
+        // LFM2 calls its last norm by the name of the first tensor that it ever stood beside.
+        let last_norm = if c.short_conv.is_some() { "token_embd_norm" } else { "output_norm" };
+        let output_norm = tensors.norm(last_norm, c.n_embd, c.norm_eps)?;
         tensors.finish()?;
         let sequences = Sequences::new(options.max_sequences);
         Ok(Self { config, device, token_embedding, blocks, output_norm, output, sequences })

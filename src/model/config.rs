@@ -38,6 +38,26 @@ pub struct SlidingWindow {
     pub rope: Rope,
 }
 
+/// Feed-forward networks of which each row takes a few.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Experts {
+    /// How many a block has.
+    pub n: usize,
+    /// How many each row takes.
+    pub n_used: usize,
+    /// Inner width of each.
+    pub n_ff: usize,
+}
+
+/// Blocks that mix positions by a short convolution in the place of attention.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ShortConv {
+    /// Positions that one output sees, its own included.
+    pub n_taps: usize,
+    /// Which layers are such; the others attend.
+    pub layers: Vec<bool>,
+}
+
 /// The shape of a model and the constants of its forward pass.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ModelConfig {
@@ -77,6 +97,10 @@ pub struct ModelConfig {
     pub no_rope_period: Option<usize>,
     /// Windowed layers, where the architecture has them.
     pub sliding_window: Option<SlidingWindow>,
+    /// Experts in the place of one feed-forward network per block.
+    pub experts: Option<Experts>,
+    /// Short convolutions in the place of attention in some blocks.
+    pub short_conv: Option<ShortConv>,
     /// Factor on `q . k`.
     pub attention_scale: f32,
     /// Attention scores pass through `cap * tanh(x / cap)`.
@@ -104,7 +128,13 @@ impl ModelConfig {
         let n_vocab = check_vocabulary(gguf)?;
         let n_embd = meta.size("embedding_length", MAX_WIDTH)?;
         let n_head = meta.per_layer_size("attention.head_count", MAX_WIDTH)?;
-        let n_head_kv = meta.optional_per_layer_size("attention.head_count_kv", MAX_WIDTH)?.unwrap_or(n_head);
+        let n_layer = meta.size("block_count", MAX_LAYERS)?;
+        let (n_head_kv, short_conv) = if architecture == "lfm2" {
+            short_conv(&meta, n_layer)?
+        } else {
+            let n = meta.optional_per_layer_size("attention.head_count_kv", MAX_WIDTH)?;
+            (n.unwrap_or(n_head), None)
+        };
         if !n_head.is_multiple_of(n_head_kv) {
             return Err(ModelError::Malformed(format!(
                 "attention.head_count {n_head} is not a multiple of attention.head_count_kv {n_head_kv}"
@@ -113,8 +143,6 @@ impl ModelConfig {
         let head_dim = head_dim(&meta, n_embd, n_head)?;
         let n_ctx_train = meta.size("context_length", MAX_CTX)?;
         let n_ctx = asked_ctx(n_ctx, n_ctx_train)?;
-        let n_layer = meta.size("block_count", MAX_LAYERS)?;
-        meta.refuse_experts()?;
         let rope = Rope::from_metadata(&meta, head_dim, n_ctx, n_ctx_train)?;
         let config = Self {
             architecture: architecture.to_owned(),
@@ -135,6 +163,8 @@ impl ModelConfig {
             rope,
             no_rope_period: None,
             sliding_window: None,
+            experts: meta.experts()?,
+            short_conv,
             attention_scale: 1.0 / (head_dim as f32).sqrt(),
             attention_softcap: None,
             logit_softcap: None,
@@ -206,7 +236,13 @@ impl ModelConfig {
 
     /// Bytes of keys and values that one position takes, all layers together.
     pub fn kv_bytes_per_token(&self) -> usize {
-        2 * self.n_layer * self.n_head_kv * self.head_dim * size_of::<f32>()
+        let n_attending = (0..self.n_layer).filter(|&layer| !self.is_short_conv(layer)).count();
+        2 * n_attending * self.n_head_kv * self.head_dim * size_of::<f32>()
+    }
+
+    /// Whether a layer mixes by a short convolution and keeps no keys and values.
+    pub fn is_short_conv(&self, layer: usize) -> bool {
+        self.short_conv.as_ref().is_some_and(|conv| conv.layers.get(layer) == Some(&true))
     }
 
     /// The window of a layer that sees only the newest positions.
@@ -306,6 +342,24 @@ fn head_dim(meta: &Metadata<'_>, n_embd: usize, n_head: usize) -> Result<usize, 
         )));
     }
     Ok(head_dim)
+}
+
+/// Positions that a short convolution may see; real models have 3.
+pub const MAX_TAPS: usize = 16;
+
+/// Key heads of the layers that attend, and which layers do not: those that have none.
+fn short_conv(meta: &Metadata<'_>, n_layer: usize) -> Result<(usize, Option<ShortConv>), ModelError> {
+    let heads = meta.layer_sizes("attention.head_count_kv", MAX_WIDTH, n_layer)?;
+    let Some(&n_head_kv) = heads.iter().find(|&&n| n > 0) else {
+        return Err(ModelError::Malformed("attention.head_count_kv: 0 in every layer".into()));
+    };
+    if heads.iter().any(|&n| n != 0 && n != n_head_kv) {
+        return Err(ModelError::Unsupported(
+            "attention.head_count_kv differs between layers that attend".into(),
+        ));
+    }
+    let n_taps = meta.size("shortconv.l_cache", MAX_TAPS)?;
+    Ok((n_head_kv, Some(ShortConv { n_taps, layers: heads.iter().map(|&n| n == 0).collect() })))
 }
 
 fn asked_ctx(asked: Option<usize>, n_ctx_train: usize) -> Result<usize, ModelError> {

@@ -20,8 +20,13 @@ pub use gguf::Gguf;
 pub use memory::available as available_memory;
 
 /// Values of `general.architecture` that a runner here computes.
-pub const SUPPORTED_ARCHITECTURES: &[&str] =
-    &["llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "phi3", "smollm3", "granite"];
+pub const SUPPORTED_ARCHITECTURES: &[&str] = &[
+    "llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "phi3", "smollm3", "granite", "glm4", "lfm2",
+    "qwen3moe",
+];
+
+/// Those of them that only the runner on candle tensors computes, also on this machine's cores.
+pub const CANDLE_ONLY: &[&str] = &["glm4", "lfm2", "qwen3moe"];
 
 /// Where the forward pass runs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -24,6 +24,7 @@ mod hub; // the folder of models
 mod hub_double; // a server that plays the hub that models come from
 mod kill9; // a killed server has lost nothing that it acknowledged
 mod model_files; // models in several files, and changed while they are in use
+mod oracle; // logits of rarer architectures against llama.cpp's
 mod parity; // logits of every architecture and quantization against llama.cpp's
 mod program; // the real binary, in a directory and an environment of its own
 mod pull; // `pull` from that server, faults included

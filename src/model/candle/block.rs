@@ -5,6 +5,8 @@ use candle_nn::ops;
 use candle_transformers::quantized_nn::{Linear, RmsNorm};
 
 use super::attention::Attention;
+use super::experts::Experts;
+use super::short_conv::ShortConv;
 use super::tensors::Tensors;
 use super::{Step, scaled};
 use crate::model::config::Activation;
@@ -13,11 +15,17 @@ use crate::model::{ModelConfig, ModelError};
 /// One layer of the model.
 pub(super) struct Block {
     attention_norm: RmsNorm,
-    attention: Attention,
+    mixer: Mixer,
     attention_post_norm: Option<RmsNorm>,
     ffn_norm: RmsNorm,
     ffn: FeedForward,
     ffn_post_norm: Option<RmsNorm>,
+}
+
+/// The part that looks at other positions.
+enum Mixer {
+    Attention(Box<Attention>),
+    ShortConv(ShortConv),
 }
 
 impl Block {
@@ -29,7 +37,10 @@ impl Block {
         let name = |part: &str| format!("blk.{layer}.{part}");
         Ok(Self {
             attention_norm: tensors.norm(&name("attn_norm"), c.n_embd, c.norm_eps)?,
-            attention: Attention::load(tensors, c, layer)?,
+            mixer: match c.short_conv.as_ref().filter(|conv| conv.layers[layer]) {
+                Some(conv) => Mixer::ShortConv(ShortConv::load(tensors, c, conv, layer)?),
+                None => Mixer::Attention(Box::new(Attention::load(tensors, c, layer)?)),
+            },
             attention_post_norm: tensors.optional_norm(&name("post_attention_norm"), c.n_embd, c.norm_eps)?,
             ffn_norm: tensors.norm(&name("ffn_norm"), c.n_embd, c.norm_eps)?,
             ffn: FeedForward::load(tensors, c, layer)?,
@@ -39,8 +50,12 @@ impl Block {
 
     /// `x` is `(n_rows, n_embd)`.
     pub(super) fn forward<'a>(&self, x: &Tensor, c: &'a ModelConfig, step: &mut Step<'a>) -> Result<Tensor> {
-        let attended = self.attention.forward(&self.attention_norm.forward(x)?, c, step)?;
-        let x = add(x, &attended, self.attention_post_norm.as_ref(), c)?;
+        let normed = self.attention_norm.forward(x)?;
+        let mixed = match &self.mixer {
+            Mixer::Attention(attention) => attention.forward(&normed, c, step)?,
+            Mixer::ShortConv(conv) => conv.forward(&normed, c, step)?,
+        };
+        let x = add(x, &mixed, self.attention_post_norm.as_ref(), c)?;
         let fed = self.ffn.forward(&self.ffn_norm.forward(&x)?, c.activation)?;
         add(&x, &fed, self.ffn_post_norm.as_ref(), c)
     }
@@ -55,8 +70,30 @@ fn add(x: &Tensor, found: &Tensor, post_norm: Option<&RmsNorm>, c: &ModelConfig)
     x + scaled(found, c.residual_scale)?
 }
 
+/// One network for all rows, or many of which each row takes a few.
+enum FeedForward {
+    Dense(Dense),
+    Experts(Experts),
+}
+
+impl FeedForward {
+    fn load(tensors: &Tensors<'_>, c: &ModelConfig, layer: usize) -> std::result::Result<Self, ModelError> {
+        match &c.experts {
+            Some(experts) => Ok(Self::Experts(Experts::load(tensors, c, experts, layer)?)),
+            None => Ok(Self::Dense(Dense::load(tensors, c, layer)?)),
+        }
+    }
+
+    fn forward(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
+        match self {
+            Self::Dense(dense) => dense.forward(x, activation),
+            Self::Experts(experts) => experts.forward(x),
+        }
+    }
+}
+
 /// `down(activation(gate(x)) * up(x))`.
-struct FeedForward {
+struct Dense {
     gated: Gated,
     down: Linear,
 }
@@ -70,7 +107,7 @@ enum Gated {
     Fused(Linear),
 }
 
-impl FeedForward {
+impl Dense {
     fn load(tensors: &Tensors<'_>, c: &ModelConfig, layer: usize) -> std::result::Result<Self, ModelError> {
         let name = |part: &str| format!("blk.{layer}.{part}");
         let gated = if tensors.has(&name("ffn_gate.weight")) {

@@ -77,6 +77,12 @@ impl<'a> Tensors<'a> {
 
     /// The tensor of that name, whose dimensions in the file's order must be `dims`.
     pub(super) fn get(&self, name: &str, dims: &[usize]) -> Result<QTensor, ModelError> {
+        let info = self.take(name, dims)?;
+        let shape = info.dims.iter().rev().copied().collect();
+        self.made(info, &self.gguf.tensor_data(info)?, shape)
+    }
+
+    fn take(&self, name: &str, dims: &[usize]) -> Result<&'a TensorInfo, ModelError> {
         let Some(info) = self.gguf.tensor(name) else {
             return Err(ModelError::Malformed(format!("tensor {name} is missing")));
         };
@@ -87,19 +93,18 @@ impl<'a> Tensors<'a> {
             )));
         }
         self.taken.borrow_mut().insert(&info.name);
-        self.read(info)
+        Ok(info)
     }
 
-    fn read(&self, info: &TensorInfo) -> Result<QTensor, ModelError> {
+    /// A tensor of the file's type from its bytes, or from those of a part of it.
+    fn made(&self, info: &TensorInfo, data: &[u8], shape: Vec<usize>) -> Result<QTensor, ModelError> {
         let Some(dtype) = candle_type(info.tensor_type) else {
             return Err(ModelError::Unsupported(format!(
                 "tensor {} has type {}",
                 info.name, info.tensor_type
             )));
         };
-        let data = self.gguf.tensor_data(info)?;
-        let bytes = Aligned::new(&data);
-        let shape: Vec<usize> = info.dims.iter().rev().copied().collect();
+        let bytes = Aligned::new(data);
         let storage = QStorage::from_data(Cow::Borrowed(bytes.get()), self.device, dtype).map_err(backend)?;
         QTensor::new(storage, shape).map_err(backend)
     }
@@ -107,6 +112,28 @@ impl<'a> Tensors<'a> {
     /// A vector, as 32-bit floats.
     pub(super) fn vector(&self, name: &str, n: usize) -> Result<Tensor, ModelError> {
         self.get(name, &[n])?.dequantize(self.device).map_err(backend)
+    }
+
+    /// A matrix, as 32-bit floats of shape `(n_out, n_in)`.
+    pub(super) fn matrix(&self, name: &str, n_in: usize, n_out: usize) -> Result<Tensor, ModelError> {
+        self.get(name, &[n_in, n_out])?.dequantize(self.device).map_err(backend)
+    }
+
+    /// The `n` matrices of experts that stand one after the other in one tensor.
+    pub(super) fn linears(
+        &self,
+        name: &str,
+        n_in: usize,
+        n_out: usize,
+        n: usize,
+    ) -> Result<Vec<Linear>, ModelError> {
+        let info = self.take(name, &[n_in, n_out, n])?;
+        let data = self.gguf.tensor_data(info)?;
+        let of_one = |bytes: &[u8]| {
+            let weight = Arc::new(self.made(info, bytes, vec![n_out, n_in])?);
+            Linear::from_arc(weight, None).map_err(backend)
+        };
+        data.chunks_exact(data.len() / n).map(of_one).collect()
     }
 
     /// `x -> W x + b`, the bias where the file has one. `name` goes without `.weight`.

@@ -2,6 +2,10 @@
 
 use super::super::ModelError;
 use super::super::gguf::{Gguf, Value};
+use super::Experts;
+
+/// Experts in a block; the largest open models have 512.
+const MAX_EXPERTS: usize = 1024;
 
 /// The metadata below `<architecture>.`.
 pub(super) struct Metadata<'a> {
@@ -75,6 +79,32 @@ impl<'a> Metadata<'a> {
         }
     }
 
+    /// A count for each of `n_layer` layers, 0 included.
+    pub(super) fn layer_sizes(
+        &self,
+        name: &str,
+        limit: usize,
+        n_layer: usize,
+    ) -> Result<Vec<usize>, ModelError> {
+        let key = self.key(name);
+        let Some(Value::Array(array)) = self.gguf.get(&key) else {
+            return Err(ModelError::Malformed(format!("{key}: a list of {n_layer} counts belongs there")));
+        };
+        let sizes: Vec<usize> = array
+            .integers()
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(|size| usize::try_from(size).ok().filter(|&size| size <= limit))
+            .collect();
+        if sizes.len() == n_layer && array.len() == n_layer {
+            return Ok(sizes);
+        }
+        Err(ModelError::Malformed(format!(
+            "{key}: {} entries; {n_layer} of up to {limit} belong there",
+            array.len()
+        )))
+    }
+
     /// As [`Self::optional_per_layer_size`], and must be there.
     pub(super) fn per_layer_size(&self, name: &str, limit: usize) -> Result<usize, ModelError> {
         self.optional_per_layer_size(name, limit)?.ok_or_else(|| self.missing(name))
@@ -101,13 +131,22 @@ impl<'a> Metadata<'a> {
         self.gguf.str(&self.key(name))
     }
 
-    /// Mixtures of experts carry the name of a dense architecture, and are none.
-    pub(super) fn refuse_experts(&self) -> Result<(), ModelError> {
-        match self.gguf.u64(&self.key("expert_count")) {
-            None | Some(0) => Ok(()),
-            Some(n) => Err(ModelError::Unsupported(format!(
-                "{} {n}: mixtures of experts are not computed here",
-                self.key("expert_count")
+    /// The experts of an architecture that has them. Some mixtures of experts carry the name of a dense architecture,
+    /// and are none.
+    pub(super) fn experts(&self) -> Result<Option<Experts>, ModelError> {
+        let n = self.optional_size("expert_count", MAX_EXPERTS)?.unwrap_or(0);
+        match (self.architecture, n) {
+            ("qwen3moe", 0) => Err(self.missing("expert_count")),
+            ("qwen3moe", n) => Ok(Some(Experts {
+                n,
+                n_used: self.size("expert_used_count", n)?,
+                n_ff: self.size("expert_feed_forward_length", super::MAX_WIDTH)?,
+            })),
+            (_, 0) => Ok(None),
+            (_, n) => Err(ModelError::Unsupported(format!(
+                "{} {n}: a mixture of experts under the name of {}, which is not computed here",
+                self.key("expert_count"),
+                self.architecture
             ))),
         }
     }

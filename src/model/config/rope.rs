@@ -55,7 +55,7 @@ impl Rope {
         }
         let base = meta.optional_positive("rope.freq_base")?.unwrap_or(10_000.0);
         let style = match meta.architecture() {
-            "llama" | "smollm3" | "granite" => RopeStyle::Adjacent,
+            "llama" | "smollm3" | "granite" | "glm4" => RopeStyle::Adjacent,
             _ => RopeStyle::Halves,
         };
         let mut rope = Self::unscaled(style, n_dims, base);
