@@ -3,6 +3,8 @@
 //! Values that can also stand in the environment or in `config.toml` are kept raw here (`Option`s); `config` turns
 //! them into one checked [`crate::config::Config`].
 
+mod bench;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -11,6 +13,8 @@ use clap::{ArgGroup, Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::domain::{Email, Invalid, Role};
+
+pub use bench::{BenchArgs, BenchCommand};
 
 /// A private, self-contained chat engine: a caring parent to write to, on your own machine.
 #[derive(Parser, Debug)]
@@ -87,6 +91,8 @@ pub enum Command {
     Prompt(PromptArgs),
     /// How well a model foretells a text
     Perplexity(PerplexityArgs),
+    /// Measure the engine, this machine or a server
+    Bench(Box<BenchArgs>),
     /// What the crisis check says: one message a line on stdin; `card<TAB>kind` or `none` per line on stdout
     Safety,
     /// Accounts
@@ -355,13 +361,23 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Erro
     Cli::try_parse_from(spell_out(args))
 }
 
-/// clap has no `-np`; it becomes `--parallel` wherever a flag may stand.
+/// Flags of two letters, which clap does not have, and what they stand for.
+const SHORT: &[(&str, &str)] = &[
+    ("-np", "--parallel"),
+    ("-pg", "--prompt-gen"),
+    ("-ub", "--ubatch-size"),
+    ("-ngl", "--n-gpu-layers"),
+    ("-oe", "--output-err"),
+];
+
+/// They become the long flag wherever a flag may stand.
 fn spell_out(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let mut only_values = false;
     args.into_iter()
         .map(|arg| {
             only_values |= arg == "--";
-            if !only_values && arg == "-np" { "--parallel".into() } else { arg }
+            let long = SHORT.iter().find(|(short, _)| !only_values && arg == *short);
+            long.map_or(arg, |(_, long)| (*long).into())
         })
         .collect()
 }
@@ -386,6 +402,12 @@ mod tests {
             panic!()
         };
         assert_eq!((args.engine.ctx_size, args.engine.threads, args.parallel), (Some(512), Some(2), Some(3)));
+        let Command::Bench(args) =
+            parsed("bench -m builtin -pg 64,16 -ub 8 -ngl -1 -np 1,4 -oe jsonl").unwrap().command
+        else {
+            panic!()
+        };
+        assert_eq!((args.prompt_gen, args.parallel), (vec!["64,16".to_owned()], vec!["1,4".to_owned()]));
         let Command::Run(args) = parsed("run -- -np").unwrap().command else { panic!() };
         assert_eq!(args.prompt.as_deref(), Some("-np"));
     }

@@ -14,6 +14,7 @@
 //! | 4 | `web` | the only code that speaks HTTP and JSON | redb, candle |
 //! | 4 | `hub` | model files: pull, import, verify, list; what tries a new one first | HTTP handlers |
 //! | 4 | `terminal` | a conversation in the terminal, of which nothing is stored | the store, HTTP |
+//! | 3 | `bench` | measures engine, machine and servers; for the command `bench` and for `doctor` | users, the store |
 //! | 3 | `chat` | the product: what happens when somebody writes to their parent | HTTP, JSON |
 //! | 3 | `auth` | sign-up, sign-in, limits on guessing | chats |
 //! | 2 | `store` | the only code that knows redb and encryption at rest | HTTP, the engine |
@@ -23,9 +24,9 @@
 //! | 0 | `domain` | ids, titles, roles, people, chats, messages: parse, no I/O | everything above |
 //! | 0 | `kernels` | plain functions on slices; tested, but no runner uses them yet: candle runs every model | models, tokens, tensors |
 //!
-//! Three departures from the first drawing. `text` has a BPE of its own, made to stay nearly linear in the text, because a
-//! person may paste one unbroken run, on which general tokenizers are reported to slow down. The room for measuring
-//! comes with its command. `hub` speaks HTTP by itself, over the blocking `ureq`: hf-hub 1.0 neither resumes nor checks a
+//! Two departures from the first drawing. `text` has a BPE of its own, made to stay nearly linear in the text, because a
+//! person may paste one unbroken run, on which general tokenizers are reported to slow down.
+//! `hub` speaks HTTP by itself, over the blocking `ureq`: hf-hub 1.0 neither resumes nor checks a
 //! SHA-256 over plain HTTP, and brings 115 crates, a second redb and a C crypto library.
 //!
 //! # A message's way through the house
@@ -39,6 +40,7 @@
 //! chat's `updated_at`.
 
 pub mod auth;
+pub mod bench;
 pub mod chat;
 pub mod cli;
 pub mod config;

@@ -4,6 +4,7 @@
 //! code. A reader of stdout who goes away (`| head`) is no failure.
 
 mod accounts;
+mod bench;
 mod completions;
 mod data;
 mod doctor;
@@ -151,6 +152,7 @@ fn dispatch(
         Command::Tokenize(args) => text::tokenize(&config::data_dir(dir)?, &args, out),
         Command::Prompt(args) => text::prompt(&config::data_dir(dir)?, &args, environment, out),
         Command::Perplexity(args) => perplexity::perplexity(dir, &args, out),
+        Command::Bench(args) => bench::bench(dir, *args, out),
         Command::Safety => text::safety(out),
         Command::User(command) => accounts::user(&config::data_dir(dir)?, command, out),
         Command::Backup { file } => data::backup(&config::data_dir(dir)?, &file, out),

@@ -4,6 +4,7 @@
 //! multiplied with them, `scalar` is the reference, `avx2`, `avx512`, `amx` and `neon` are the fast dot products, `lanes` and
 //! `attention` are loops that the compiler vectorises for each class, `dispatch` chooses, `pool` runs them on all cores. Nothing here
 //! knows models, tokens or tensors, and nothing in a hot function allocates.
+//! `probe` and `pages` measure what the machine itself can do.
 #![allow(unsafe_code, reason = "vector intrinsics read raw pointers; every block says why it may")]
 #![allow(clippy::inline_always, reason = "a body must be compiled with the instruction set of its caller")]
 #![allow(clippy::needless_range_loop, reason = "lanes and rows are indexed side by side, as in the formulas")]
@@ -24,7 +25,9 @@ mod lanes;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 pub mod pack;
+pub mod pages;
 pub mod pool;
+pub mod probe;
 pub mod scalar;
 
 #[cfg(test)]

@@ -48,6 +48,8 @@ const DEFAULT_ALIGNMENT: u64 = 32;
 const FIRST_HEADER_READ: usize = 4 << 20;
 /// Bytes of a header; all that the limits above allow in useful files stays below.
 pub const MAX_HEADER_LEN: usize = 512 << 20;
+/// Bytes handed over at once where a whole file is read.
+const PIECE_LEN: usize = 4 << 20;
 /// How many times more is read when the header turns out to be longer.
 const HEADER_READ_GROWTH: usize = 4;
 
@@ -93,6 +95,14 @@ impl Gguf {
     /// As [`Gguf::open`], without the I/O.
     pub fn from_static(name: &str, bytes: &'static [u8]) -> Result<Self, ModelError> {
         Ok(Self(Arc::new(Inner::read(name.to_owned(), Weights::builtin(bytes))?)))
+    }
+
+    /// Reads a model of `len` bytes that `fill` writes into memory: for measurements, which need no file.
+    ///
+    /// # Errors
+    /// As [`Gguf::open`], and [`ModelError::TooLarge`] when the memory is not there.
+    pub fn in_memory(name: &str, len: usize, fill: impl FnOnce(&mut [u8])) -> Result<Self, ModelError> {
+        Ok(Self(Arc::new(Inner::read(name.to_owned(), Weights::written(len, fill)?)?)))
     }
 
     /// File name, or the name given to the built-in model.
@@ -207,6 +217,19 @@ impl Gguf {
     /// [`ModelError::Malformed`] when one has changed, [`ModelError::Io`].
     pub fn check_unchanged(&self) -> Result<(), ModelError> {
         self.0.parts.iter().try_for_each(Weights::check_unchanged)
+    }
+
+    /// Hands all bytes of its files to `see`, piece by piece in order: for a checksum or a copy.
+    ///
+    /// # Errors
+    /// As [`Self::tensor_data`].
+    pub fn read_through(&self, mut see: impl FnMut(&[u8])) -> Result<(), ModelError> {
+        for part in &self.0.parts {
+            for start in (0..part.len()).step_by(PIECE_LEN) {
+                see(&part.read(start..(start + PIECE_LEN).min(part.len()))?);
+            }
+        }
+        Ok(())
     }
 
     /// Length of its files together.

@@ -1,4 +1,5 @@
-//! The bytes of a model file: read from disk when asked for, or compiled into the binary.
+//! The bytes of a model file: read from disk when asked for, compiled into the binary, or written into
+//! memory.
 //!
 //! Files are read and never mapped. A mapping of a file that somebody shortens kills the process at the next touch
 //! (SIGBUS), and everybody's conversation with it; a read that comes up short is an error of that one load. Every
@@ -11,8 +12,9 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use super::ModelError;
+use crate::kernels::pages::{PageSize, Pages};
 
-/// A model file that stays open, or a model in the binary.
+/// A model file that stays open, or a model that needs none.
 #[derive(Debug)]
 pub(super) struct Weights(Source);
 
@@ -20,6 +22,7 @@ pub(super) struct Weights(Source);
 enum Source {
     File { file: File, path: PathBuf, stamp: Stamp },
     Builtin(&'static [u8]),
+    Written { pages: Pages, len: usize },
 }
 
 /// By what a file is seen to have changed.
@@ -59,11 +62,23 @@ impl Weights {
         Self(Source::Builtin(bytes))
     }
 
+    /// Asks for `len` bytes of zeroes and lets `fill` write them.
+    ///
+    /// # Errors
+    /// [`ModelError::TooLarge`] when the system does not give them.
+    pub(super) fn written(len: usize, fill: impl FnOnce(&mut [u8])) -> Result<Self, ModelError> {
+        let mut pages = Pages::new(len.div_ceil(size_of::<u64>()), PageSize::Base)
+            .map_err(|e| ModelError::TooLarge(format!("{len} bytes for a model in memory: {e}")))?;
+        fill(&mut pages.bytes_mut()[..len]);
+        Ok(Self(Source::Written { pages, len }))
+    }
+
     /// Length of the file when it was opened.
     pub(super) fn len(&self) -> usize {
         match &self.0 {
             Source::File { stamp, .. } => stamp.len as usize,
             Source::Builtin(bytes) => bytes.len(),
+            Source::Written { len, .. } => *len,
         }
     }
 
@@ -75,6 +90,7 @@ impl Weights {
     pub(super) fn read(&self, range: Range<usize>) -> Result<Cow<'static, [u8]>, ModelError> {
         let (file, path) = match &self.0 {
             Source::Builtin(bytes) => return Ok(Cow::Borrowed(&bytes[range])),
+            Source::Written { pages, .. } => return Ok(Cow::Owned(pages.bytes()[range].to_vec())),
             Source::File { file, path, .. } => (file, path),
         };
         let mut bytes = Vec::new();

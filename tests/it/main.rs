@@ -6,6 +6,7 @@ mod app; // the real server in this process, on a port of its own
 mod architectures; // what architectures add to a plain llama
 mod auth; // accounts through `Auth` on a real store: who gets in, what it costs, what ends when
 mod authz_matrix; // every route, every id, every kind of caller
+mod bench; // the command bench: names and numbers of llama-bench, bad input, partial results
 mod browser; // the page in a real Chromium: its own suite in tests/browser
 mod chat; // the chat service: durable first, stop, resume, retries, siblings, devices, memory, danger
 mod chat_house; // a chat service with everything under it, for tests of what happens in it

@@ -27,7 +27,8 @@ const ALONE: &[(&str, &[&str])] = &[
     ("candle_core", &["model"]),
     ("candle_nn", &["model"]),
     ("candle_transformers", &["model"]),
-    ("memmap2", &[]), // a file that is shortened while mapped kills the process; `model::weights` reads
+    // Pages without a file only: a file that is shortened while mapped kills the process; `model::weights` reads.
+    ("memmap2", &["kernels"]),
     ("tokenizers", &["text"]),
     ("minijinja", &["text"]),
     ("redb", &["store"]),
@@ -35,7 +36,7 @@ const ALONE: &[(&str, &[&str])] = &[
     ("argon2", &["auth"]),
     ("governor", &["auth"]),
     ("axum", &["web"]),
-    ("hyper", &["web"]),
+    ("hyper", &["web", "bench"]),
     ("hf_hub", &["hub"]),
     ("indicatif", &["hub"]),
     ("uuid", &["domain"]),

@@ -1,0 +1,425 @@
+//! Runs tests on a loaded model, and proves that every repetition gave the same tokens.
+//!
+//! As in llama-bench, a repetition starts at the test's depth, prompts are random ids, and one warm-up goes before.
+//! Unlike there, the next token is the likeliest one, chosen inside the measured time, so that tokens can be compared.
+
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use sha2::{Digest as _, Sha256};
+
+use super::description::Description;
+use super::plan::{Invalid, Test};
+use super::row::{Limits, ModelFacts, Row};
+use super::system;
+use crate::model::{
+    self, Chunk, Device, Gguf, LoadOptions, LogitsFor, Model, ModelConfig, ModelError, SeqId, TokenId,
+};
+
+/// Tokens of a warm-up's generation: enough to touch all weights and wake the threads.
+const WARM_UP_GEN: usize = 4;
+/// Hex digits of a hash that are shown: equal by chance once in 2^64.
+const HASH_DIGITS: usize = 16;
+
+/// How tests are run.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Measured repetitions of each test, at least 1.
+    pub repetitions: usize,
+    /// One repetition before, of which nothing is kept.
+    pub warm_up: bool,
+    /// Pause before each test, for a machine that must cool down.
+    pub delay: Duration,
+}
+
+/// A model ready to be measured.
+pub struct Subject {
+    model: Box<dyn Model>,
+    facts: ModelFacts,
+    is_quantized: bool,
+}
+
+/// Where a measurement stands.
+#[derive(Clone, Copy, Debug)]
+pub struct Step<'a> {
+    /// The test that runs.
+    pub test: &'a Test,
+    /// Repetition, from 0; the warm-up is 0 of 0.
+    pub repetition: usize,
+    /// How many there are.
+    pub n_repetitions: usize,
+    /// Tokens of one repetition and the seconds that the one before took, to foretell the end.
+    pub last_seconds: Option<f64>,
+}
+
+/// What a set of tests asks of the model, checked before anything runs.
+///
+/// # Errors
+/// [`Invalid`] for a depth, prompt or generation that does not fit into the context the model was trained on.
+pub fn check_context(name: &str, config: &ModelConfig, tests: &[Test]) -> Result<(), Invalid> {
+    match tests.iter().find(|test| test.n_ctx() > config.n_ctx_train) {
+        None => Ok(()),
+        Some(test) => Err(Invalid(format!(
+            "{test}: depth {}, prompt {} and {} generated need {} positions, and {name} was trained on {}; take smaller \
+             -p, -n or -d",
+            test.n_depth,
+            test.n_prompt,
+            test.n_gen,
+            test.n_ctx(),
+            config.n_ctx_train
+        ))),
+    }
+}
+
+impl Subject {
+    /// Loads `gguf` as `options` say, with room for all of `tests`, which have one number of threads.
+    ///
+    /// # Errors
+    /// Of [`model::load`].
+    pub fn load(
+        gguf: &Gguf,
+        filename: &str,
+        tests: &[Test],
+        options: &LoadOptions,
+        n_gpu_layers: i64,
+    ) -> Result<Self, ModelError> {
+        system::reset_peak_rss();
+        let mut sha256 = Sha256::new();
+        gguf.read_through(|bytes| sha256.update(bytes))?;
+        let n_ctx = tests.iter().map(Test::n_ctx).max().unwrap_or(1);
+        let options = LoadOptions {
+            n_ctx: Some(n_ctx),
+            n_threads: tests.first().map_or(1, |test| test.n_threads),
+            max_sequences: tests.iter().map(|test| test.n_seqs).max().unwrap_or(1),
+            ..options.clone()
+        };
+        let start = Instant::now();
+        let model = model::load(gguf, &options)?;
+        let load_ms = start.elapsed().as_secs_f64() * 1e3;
+        let description = Description::of(gguf, model.config());
+        let is_quantized = description.is_quantized;
+        let facts = ModelFacts {
+            filename: filename.to_owned(),
+            description,
+            sha256: hex(&sha256.finalize()),
+            kernel_class: model.backend(),
+            backends: match options.device {
+                Device::Cpu => "CPU",
+                Device::Cuda => "CUDA",
+                Device::Metal => "Metal",
+            }
+            .to_owned(),
+            kv_type: kv_type(model.config()),
+            n_gpu_layers,
+            load_ms,
+        };
+        Ok(Self { model, facts, is_quantized })
+    }
+
+    /// Whether its weights are integers with scales, which decides the arithmetic that limits it.
+    pub fn is_quantized(&self) -> bool {
+        self.is_quantized
+    }
+
+    /// Runs one test. `progress` hears of every repetition before it starts.
+    ///
+    /// # Errors
+    /// Of [`Model::step`]; nothing of the test is kept then.
+    pub fn measure(
+        &mut self,
+        test: &Test,
+        options: &Options,
+        limits: Limits,
+        progress: &mut dyn FnMut(&Step<'_>),
+    ) -> Result<Row, ModelError> {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the rest that was asked for, so that a machine cools down"
+        )]
+        std::thread::sleep(options.delay);
+        let test_time = now();
+        let mut run = Run::start(self.model.as_mut(), test)?;
+        let mut step = Step { test, repetition: 0, n_repetitions: 0, last_seconds: None };
+        if options.warm_up {
+            progress(&step);
+            run.repetition(test.n_gen.min(WARM_UP_GEN))?;
+        }
+        let mut row = Row {
+            test: *test,
+            model: self.facts.clone(),
+            test_time,
+            samples_ns: Vec::new(),
+            ttft_ns: Vec::new(),
+            gaps_ns: Vec::new(),
+            tokens_hash: String::new(),
+            invalid: None,
+            peak_rss: 0,
+            huge_pages: false,
+            bytes_read: 0,
+            n_operations: 0.0,
+            limits,
+        };
+        for repetition in 0..options.repetitions {
+            step = Step { repetition, n_repetitions: options.repetitions, ..step };
+            progress(&step);
+            let timed = run.repetition(test.n_gen)?;
+            step.last_seconds = Some(timed.total.as_secs_f64());
+            row.samples_ns.push(timed.total.as_nanos() as u64);
+            row.ttft_ns.push(timed.first.as_nanos() as u64);
+            row.gaps_ns.extend(&timed.gaps);
+            let hash = hash(&timed.tokens);
+            if repetition == 0 {
+                row.tokens_hash = hash;
+            } else if hash != row.tokens_hash && row.invalid.is_none() {
+                row.invalid = Some(format!(
+                    "repetition {} gave other tokens ({hash}) than the first ({})",
+                    repetition + 1,
+                    row.tokens_hash
+                ));
+            }
+        }
+        run.end();
+        let work = Work::of(self.model.config(), &self.facts.description, test);
+        row.bytes_read = work.bytes;
+        row.n_operations = work.n_operations;
+        row.peak_rss = system::peak_rss();
+        row.huge_pages = system::huge_page_bytes() * 2 > self.facts.description.size;
+        Ok(row)
+    }
+}
+
+/// One test on one model, its sequences filled to the test's depth.
+struct Run<'a> {
+    model: &'a mut dyn Model,
+    test: &'a Test,
+    seqs: Vec<SeqId>,
+    /// Ids of all positions before generation, the same for every sequence.
+    prompt: Vec<TokenId>,
+}
+
+/// What one repetition took.
+struct Timed {
+    total: Duration,
+    first: Duration,
+    gaps: Vec<u64>,
+    /// Generated tokens of all sequences, step by step.
+    tokens: Vec<TokenId>,
+}
+
+impl<'a> Run<'a> {
+    fn start(model: &'a mut dyn Model, test: &'a Test) -> Result<Self, ModelError> {
+        let prompt = prompt(model.config().n_vocab, test.n_depth + test.n_prompt.max(1));
+        let mut run = Self { model, test, seqs: Vec::new(), prompt };
+        for _ in 0..test.n_seqs {
+            let seq = run.model.new_sequence()?;
+            run.seqs.push(seq);
+        }
+        run.prefill(0, test.n_depth, LogitsFor::None)?;
+        Ok(run)
+    }
+
+    fn end(self) {
+        for seq in self.seqs {
+            self.model.free_sequence(seq);
+        }
+    }
+
+    fn repetition(&mut self, n_gen: usize) -> Result<Timed, ModelError> {
+        let test = self.test;
+        for &seq in &self.seqs {
+            self.model.truncate(seq, test.n_depth);
+        }
+        let mut timed = Timed {
+            total: Duration::ZERO,
+            first: Duration::ZERO,
+            gaps: Vec::with_capacity(n_gen),
+            tokens: Vec::with_capacity((n_gen + 1) * self.seqs.len()),
+        };
+        let start = Instant::now();
+        let mut last = vec![self.prompt[test.n_depth]; self.seqs.len()];
+        if test.n_prompt > 0 {
+            last = self.prefill(test.n_depth, test.n_depth + test.n_prompt, LogitsFor::Last)?;
+            timed.tokens.extend(&last);
+            timed.first = start.elapsed();
+        }
+        let mut before = start.elapsed();
+        for i in 0..n_gen {
+            last = self.decode(&last)?;
+            timed.tokens.extend(&last);
+            let after = start.elapsed();
+            if i == 0 && test.n_prompt == 0 {
+                timed.first = after;
+            } else {
+                timed.gaps.push(after.saturating_sub(before).as_nanos() as u64);
+            }
+            before = after;
+        }
+        timed.total = start.elapsed();
+        Ok(timed)
+    }
+
+    /// Evaluates positions `from..to` of every sequence in steps of the test's size, rows of several sequences together;
+    /// returns the likeliest next token of each sequence where `logits` asks for one.
+    fn prefill(&mut self, from: usize, to: usize, logits: LogitsFor) -> Result<Vec<TokenId>, ModelError> {
+        let mut next = Vec::new();
+        let mut batch: Vec<Chunk<'_>> = Vec::new();
+        let mut n_rows = 0;
+        for &seq in &self.seqs {
+            let mut at = from;
+            while at < to {
+                let n = (to - at).min(self.test.n_step() - n_rows);
+                let is_last = at + n == to;
+                let wanted = if is_last { logits } else { LogitsFor::None };
+                batch.push(Chunk { seq, tokens: &self.prompt[at..at + n], logits: wanted });
+                (at, n_rows) = (at + n, n_rows + n);
+                if n_rows == self.test.n_step() {
+                    next.extend(self.model.step(&batch)?.rows().map(likeliest));
+                    batch.clear();
+                    n_rows = 0;
+                }
+            }
+        }
+        if !batch.is_empty() {
+            next.extend(self.model.step(&batch)?.rows().map(likeliest));
+        }
+        Ok(next)
+    }
+
+    fn decode(&mut self, last: &[TokenId]) -> Result<Vec<TokenId>, ModelError> {
+        let chunks = self.seqs.iter().zip(last).map(|(&seq, token)| Chunk {
+            seq,
+            tokens: std::slice::from_ref(token),
+            logits: LogitsFor::Last,
+        });
+        let batch: Vec<Chunk<'_>> = chunks.collect();
+        Ok(self.model.step(&batch)?.rows().map(likeliest).collect())
+    }
+}
+
+/// Random ids, the same on every machine: speed does not depend on them, and the tokens generated behind them can be
+/// compared.
+fn prompt(n_vocab: usize, len: usize) -> Vec<TokenId> {
+    let mut state = 0x6D6F_6D6D_795F_u64;
+    let mut next = || {
+        // Knuth's MMIX generator; the upper half is good enough for ids.
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % n_vocab.max(1)
+    };
+    (0..len).map(|_| next() as TokenId).collect()
+}
+
+/// Index of the largest logit, the first of equal ones. Two passes, because the first one is vectorised.
+fn likeliest(logits: &[f32]) -> TokenId {
+    const LANES: usize = 16;
+    let (chunks, rest) = logits.as_chunks::<LANES>();
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    for chunk in chunks {
+        for (lane, &x) in lanes.iter_mut().zip(chunk) {
+            *lane = if x > *lane { x } else { *lane };
+        }
+    }
+    let max = lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a });
+    logits.iter().position(|&x| x >= max).unwrap_or(0) as TokenId
+}
+
+fn hash(tokens: &[TokenId]) -> String {
+    let bytes: Vec<u8> = tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
+    let mut text = hex(&Sha256::digest(&bytes));
+    text.truncate(HASH_DIGITS);
+    text
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut out, byte| {
+        let _ = write!(out, "{byte:02x}");
+        out
+    })
+}
+
+/// What the runner keeps keys and values in, told by their size.
+fn kv_type(config: &ModelConfig) -> &'static str {
+    let n = 2 * config.n_layer * config.n_head_kv * config.head_dim;
+    match config.kv_bytes_per_token().checked_div(n) {
+        Some(4) => "f32",
+        Some(2) => "f16",
+        _ => "q8_0",
+    }
+}
+
+/// RFC 3339, UTC, whole seconds, as llama-bench writes it.
+fn now() -> String {
+    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// What one repetition must read and compute, whatever the engine.
+struct Work {
+    bytes: u64,
+    n_operations: f64,
+}
+
+impl Work {
+    fn of(config: &ModelConfig, description: &Description, test: &Test) -> Self {
+        let n_seqs = test.n_seqs as u64;
+        let mut work = Self { bytes: 0, n_operations: 0.0 };
+        let (mut at, end) = (test.n_depth, test.n_depth + test.n_prompt);
+        let n_step = (test.n_step() / test.n_seqs).max(1);
+        while at < end {
+            let n = (end - at).min(n_step);
+            work.add(config, description, at, n, n_seqs, u64::from(at + n == end));
+            at += n;
+        }
+        for i in 0..test.n_gen {
+            work.add(config, description, end + i, 1, n_seqs, 1);
+        }
+        work
+    }
+
+    /// One step of `n` rows at position `at` of each sequence, `n_logits` of which need logits.
+    fn add(
+        &mut self,
+        config: &ModelConfig,
+        description: &Description,
+        at: usize,
+        n: usize,
+        n_seqs: u64,
+        n_logits: u64,
+    ) {
+        let layers = (0..config.n_layer).map(|layer| {
+            let visible = config.window(layer).map_or(at + n, |window| window.min(at + n));
+            let per_position = (config.kv_bytes_per_token() / config.n_layer) as u64;
+            // Of the new rows themselves, each sees half on average.
+            let seen = (visible as f64 - n as f64 / 2.0 + 0.5).max(1.0);
+            (visible as u64 * per_position, 4.0 * (config.n_head * config.head_dim * n) as f64 * seen)
+        });
+        let (kv_bytes, attention) = layers.fold((0, 0.0), |sum, each| (sum.0 + each.0, sum.1 + each.1));
+        self.bytes += description.bytes_per_step + n_seqs * kv_bytes;
+        let rows = n_seqs as f64 * n as f64;
+        let products = description.n_block_weights as f64 * rows
+            + description.n_output_weights as f64 * (n_logits * n_seqs) as f64;
+        self.n_operations += 2.0 * products + attention * n_seqs as f64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_likeliest_is_the_first_of_the_largest() {
+        let mut logits = vec![0.0; 100];
+        logits[37] = 2.0;
+        logits[99] = 2.0;
+        assert_eq!(likeliest(&logits), 37);
+        logits[99] = 2.5;
+        assert_eq!(likeliest(&logits), 99);
+        assert_eq!(likeliest(&[f32::NEG_INFINITY; 3]), 0);
+    }
+
+    #[test]
+    fn prompts_do_not_depend_on_the_machine_and_stay_in_the_vocabulary() {
+        let ids = prompt(1000, 50);
+        assert_eq!(ids[..10], prompt(1000, 10));
+        assert!(ids.iter().all(|&id| id < 1000));
+        assert!(ids.iter().any(|id| *id != ids[0]));
+    }
+}

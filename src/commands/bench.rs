@@ -1,0 +1,251 @@
+//! `bench`: which models, which tests, where the results go; the measuring is `mommygpt::bench`'s.
+
+mod machine;
+mod progress;
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use mommygpt::bench::machine::{Machine, measure_limits};
+use mommygpt::bench::plan::{self, Lists, Test};
+use mommygpt::bench::report::{Format, Report};
+use mommygpt::bench::row::{Limits, Row};
+use mommygpt::bench::runner::{Options, Subject, check_context};
+use mommygpt::bench::shape::{self, ShapeError};
+use mommygpt::bench::{self, system};
+use mommygpt::cli::{BenchArgs, BenchCommand, EngineArgs, ServeArgs};
+use mommygpt::config::{Config, MAX_THREADS};
+use mommygpt::hub::{BUILTIN_NAME, Models};
+use mommygpt::model::config::ModelConfig;
+use mommygpt::model::{Device, Gguf, LoadOptions};
+
+use super::{Failure, Out};
+use progress::Progress;
+
+/// Longest rest between tests: an hour cools anything.
+const MAX_DELAY_S: u64 = 3600;
+
+/// `bench` and its own verbs.
+pub(super) fn bench(dir: Option<PathBuf>, args: BenchArgs, out: &mut Out) -> Result<(), Failure> {
+    match args.command {
+        None => engine(dir, &args, out),
+        Some(BenchCommand::Machine { output, fresh }) => machine::machine(dir, &output, fresh, out),
+    }
+}
+
+impl From<plan::Invalid> for Failure {
+    fn from(e: plan::Invalid) -> Self {
+        Self::usage(e.to_string())
+    }
+}
+
+/// A model as it was named, opened.
+struct Named {
+    name: String,
+    gguf: Gguf,
+}
+
+fn open(dir: &Path, name: &str) -> Result<Named, Failure> {
+    let gguf = if name.starts_with(shape::PREFIX) {
+        shape::generate(name).map_err(|e| match e {
+            ShapeError::Unknown(_) => Failure::usage(e.to_string()),
+            ShapeError::Model(e) => Failure::from(e),
+        })?
+    } else {
+        Models::of(dir).resolve(Some(name))?.open_runnable()?
+    };
+    Ok(Named { name: name.to_owned(), gguf })
+}
+
+fn format(flag: &str, word: &str) -> Result<Format, Failure> {
+    Format::named(word).ok_or_else(|| {
+        let words: Vec<&str> = Format::ALL.iter().map(|f| f.1).collect();
+        Failure::usage(format!("{flag} {word}: must be one of: {}", words.join(" ")))
+    })
+}
+
+/// Every value of a flag that may be repeated, or its default.
+fn list(
+    flag: &str,
+    typed: &[String],
+    default: usize,
+    least: usize,
+    most: usize,
+) -> Result<Vec<usize>, Failure> {
+    if typed.is_empty() {
+        return Ok(vec![default]);
+    }
+    let mut values = Vec::new();
+    for text in typed {
+        values.extend(plan::parse_list(flag, text, least, most)?);
+    }
+    Ok(values)
+}
+
+fn lists(args: &BenchArgs) -> Result<Lists, Failure> {
+    let pairs = args.prompt_gen.iter().map(|text| plan::parse_pair("-pg", text));
+    let most = plan::MAX_VALUE;
+    Ok(Lists {
+        n_prompt: list("-p", &args.n_prompt, bench::DEFAULT_PROMPT, 0, most)?,
+        n_gen: list("-n", &args.n_gen, bench::DEFAULT_GEN, 0, most)?,
+        n_pg: pairs.collect::<Result<_, _>>()?,
+        n_depth: list("-d", &args.n_depth, 0, 0, most)?,
+        n_batch: list("-b", &args.batch_size, bench::DEFAULT_BATCH, 1, most)?,
+        n_ubatch: list("-ub", &args.ubatch_size, bench::DEFAULT_UBATCH, 1, most)?,
+        n_threads: list("-t", &args.threads, system::n_cores(), 1, MAX_THREADS)?,
+        n_seqs: list("-np", &args.parallel, 1, 1, plan::MAX_SEQUENCES)?,
+    })
+}
+
+fn options(args: &BenchArgs) -> Result<Options, Failure> {
+    if args.repetitions == 0 || args.repetitions > plan::MAX_REPETITIONS {
+        return Err(Failure::usage(format!(
+            "-r {}: a test is repeated 1 to {} times",
+            args.repetitions,
+            plan::MAX_REPETITIONS
+        )));
+    }
+    if args.delay > MAX_DELAY_S {
+        return Err(Failure::usage(format!("--delay {}: at most {MAX_DELAY_S} seconds", args.delay)));
+    }
+    Ok(Options {
+        repetitions: args.repetitions,
+        warm_up: !args.no_warmup,
+        delay: Duration::from_secs(args.delay),
+    })
+}
+
+/// `bench` without a verb: the engine on each model.
+fn engine(dir: Option<PathBuf>, args: &BenchArgs, out: &mut Out) -> Result<(), Failure> {
+    let (lists, options) = (lists(args)?, options(args)?);
+    let tests = lists.tests()?;
+    let format_out = format("-o", &args.output)?;
+    let format_err = args.output_err.as_deref().map(|word| format("-oe", word)).transpose()?;
+    let typed = ServeArgs {
+        engine: EngineArgs { device: args.device.clone(), ..EngineArgs::default() },
+        ..ServeArgs::default()
+    };
+    let config = Config::resolve(dir, typed)?;
+    let device = if args.n_gpu_layers == 0 { Device::Cpu } else { config.device };
+    let names = if args.model.is_empty() { vec![BUILTIN_NAME.to_owned()] } else { args.model.clone() };
+    if let Some(path) = &args.save_shape {
+        return save_shape(&names, path, out);
+    }
+    if device == Device::Cpu && args.n_gpu_layers > 0 {
+        tracing::warn!("-ngl {} changes nothing on the CPU; see --device", args.n_gpu_layers);
+    }
+    if cfg!(debug_assertions) {
+        tracing::warn!("this is a debug build; its figures say nothing about the released program");
+    }
+    let models = names.iter().map(|name| open(&config.dir, name)).collect::<Result<Vec<_>, _>>()?;
+    for model in &models {
+        let shape = ModelConfig::from_gguf(&model.gguf, None)?;
+        check_context(&model.name, &shape, &tests)?;
+    }
+    let mut stderr = io::stderr();
+    let mut reports = vec![Report::new(format_out, &lists, device != Device::Cpu, out)];
+    if let Some(format) = format_err {
+        reports.push(Report::new(format, &lists, device != Device::Cpu, &mut stderr));
+    }
+    let mut bench = Bench {
+        reports,
+        progress: Progress::new(tests.len() * models.len(), &options, args.progress),
+        kept: Machine::load(&machine::path(&config.dir)),
+        load: LoadOptions { device, ..LoadOptions::default() },
+        n_gpu_layers: args.n_gpu_layers,
+        options,
+        n_invalid: 0,
+    };
+    let outcome = models.iter().try_for_each(|model| bench.model(model, &tests));
+    bench.finish(outcome)
+}
+
+/// One run over several models.
+struct Bench<'a> {
+    reports: Vec<Report<'a>>,
+    progress: Progress,
+    kept: Option<Machine>,
+    load: LoadOptions,
+    n_gpu_layers: i64,
+    options: Options,
+    n_invalid: usize,
+}
+
+impl Bench<'_> {
+    fn model(&mut self, model: &Named, tests: &[Test]) -> Result<(), Failure> {
+        // Runs of one number of threads share a loaded model.
+        for same in tests.chunk_by(|a, b| a.n_threads == b.n_threads) {
+            let named = |e| {
+                let failure = Failure::from(e);
+                Failure { message: format!("{}: {}", model.name, failure.message), ..failure }
+            };
+            let mut subject = Subject::load(&model.gguf, &model.name, same, &self.load, self.n_gpu_layers)
+                .map_err(named)?;
+            let limits = self.limits(same[0].n_threads, subject.is_quantized());
+            for test in same {
+                self.progress.start(&model.name, test);
+                let progress = &mut self.progress;
+                let row = subject
+                    .measure(test, &self.options, limits, &mut |step| progress.step(step))
+                    .map_err(named)?;
+                self.progress.end(&row);
+                self.report(&row)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// From an earlier `bench machine`, else measured now; nothing where a GPU computes or memory is short.
+    fn limits(&self, n_threads: usize, is_quantized: bool) -> Limits {
+        if self.load.device != Device::Cpu {
+            return Limits::default();
+        }
+        let kept = self.kept.as_ref().and_then(|machine| machine.limits(n_threads, is_quantized));
+        kept.or_else(|| measure_limits(n_threads, is_quantized).ok()).unwrap_or_default()
+    }
+
+    fn report(&mut self, row: &Row) -> Result<(), Failure> {
+        self.n_invalid += usize::from(row.invalid.is_some());
+        self.reports.iter_mut().try_for_each(|report| report.row(row)).map_err(Failure::from)
+    }
+
+    /// Ends the reports, also after a failure: what was measured is shown, and that something is missing.
+    fn finish(self, outcome: Result<(), Failure>) -> Result<(), Failure> {
+        self.progress.clear();
+        let interrupted = outcome.as_ref().err().map(|failure| failure.message.clone());
+        for report in self.reports {
+            report.finish(interrupted.as_deref())?;
+        }
+        outcome?;
+        match self.n_invalid {
+            0 => Ok(()),
+            n => Err(Failure::failed(format!(
+                "{n} of the rows are invalid: repetitions of one test gave different tokens"
+            ))),
+        }
+    }
+}
+
+/// `--save-shape`.
+fn save_shape(names: &[String], path: &Path, out: &mut Out) -> Result<(), Failure> {
+    let [name] = names else {
+        return Err(Failure::usage("--save-shape: give one -m shape:NAME:QUANT"));
+    };
+    if !name.starts_with(shape::PREFIX) {
+        return Err(Failure::usage(format!("--save-shape: -m {name} is no shape; give -m shape:NAME:QUANT")));
+    }
+    let gguf = open(Path::new(""), name)?.gguf;
+    let named = |e: io::Error| Failure::failed(format!("{}: {e}", path.display()));
+    let mut file = File::create_new(path).map_err(named)?;
+    let mut written = Ok(());
+    gguf.read_through(|bytes| {
+        if written.is_ok() {
+            written = file.write_all(bytes);
+        }
+    })?;
+    written.map_err(named)?;
+    writeln!(out, "{}: {}", path.display(), super::models::size(gguf.size_bytes()))?;
+    Ok(())
+}
