@@ -5,11 +5,12 @@ use std::str::FromStr;
 
 use redb::ReadableTable as _;
 
+use super::arrivals::Ground;
 use super::codec::{ChatRow, MessageRow, corrupt, id16};
 use super::messages::MessagePage;
+use super::queue::Hints;
 use super::tables::{Prefix, Rows, Snapshot, Tables, key2, updated_key};
 use super::vault::DataKey;
-use super::writer::Hints;
 use super::{MAX_PAGE, Store, StoreError};
 use crate::domain::{
     ApiKeyId, Chat, ChatId, Invalid, Message, Role, SessionId, Timestamp, Title, User, UserId,
@@ -190,6 +191,7 @@ impl UserStore {
 
     /// A read of this person's, refused once the account is gone, even while its rows are still being cleared.
     pub(super) fn read<T>(&self, f: impl Fn(&Snapshot) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.store.inner.queue.settle(&self.store.inner.core, Some(self.user));
         self.store.read(|s| {
             if s.users()?.get(self.user.as_bytes().as_slice())?.is_none() {
                 return Err(StoreError::NotFound);
@@ -209,6 +211,20 @@ impl UserStore {
                 return Err(StoreError::NotFound);
             }
             op(&me, t)
+        })
+    }
+    /// A write of this person's that may go over the journal when many write.
+    pub(super) fn write_arrival<T: Send + 'static>(
+        &self,
+        weight: usize,
+        mut op: impl FnMut(&UserStore, &mut dyn Ground) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let me = self.clone();
+        self.store.inner.queue.write_arrival(Hints { weight, frees_room: false }, move |ground| {
+            if !ground.has_user(me.user)? {
+                return Err(StoreError::NotFound);
+            }
+            op(&me, ground)
         })
     }
     pub(super) fn get_chat(&self, chats: &impl Rows, id: ChatId) -> Result<ChatRow, StoreError> {

@@ -39,7 +39,7 @@ pub struct CheckReport {
 impl Store {
     /// Verifies that rows decode and that every index equals a recount.
     pub fn check(&self) -> Result<CheckReport, StoreError> {
-        self.read(check_snapshot)
+        check_snapshot(&self.snapshot()?)
     }
 }
 

@@ -38,9 +38,14 @@ impl Enc {
         self.0.extend_from_slice(bytes);
         self
     }
-    pub(super) fn bytes(self, bytes: &[u8]) -> Self {
+    pub(super) fn bytes(mut self, bytes: &[u8]) -> Self {
+        self.push_bytes(bytes);
+        self
+    }
+    pub(super) fn push_bytes(&mut self, bytes: &[u8]) {
         let n = u32::try_from(bytes.len()).unwrap_or(u32::MAX); // limits of the domain keep every field far below
-        self.u32(n).fixed(bytes)
+        self.0.extend_from_slice(&n.to_le_bytes());
+        self.0.extend_from_slice(bytes);
     }
     pub(super) fn opt(self, value: Option<&[u8]>) -> Self {
         match value {
@@ -120,6 +125,9 @@ impl<'a> Dec<'a> {
     pub(super) fn code<T>(&mut self, from: impl FnOnce(u8) -> Option<T>) -> Decoded<T> {
         let code = self.u8()?;
         from(code).ok_or_else(|| self.bad("has an unknown code"))
+    }
+    pub(super) fn is_done(&self) -> bool {
+        self.rest.is_empty()
     }
     pub(super) fn done(self) -> Decoded<()> {
         if self.rest.is_empty() { Ok(()) } else { Err(self.bad("is too long")) }

@@ -3,9 +3,9 @@
 use redb::ReadableTableMetadata as _;
 
 use super::codec::{InviteRow, hash32};
+use super::queue::Hints;
 use super::tables::Rows;
 use super::vault::InviteCode;
-use super::writer::Hints;
 use super::{Store, StoreError};
 use crate::domain::{Invalid, InviteId, Role, Timestamp, UserId};
 

@@ -4,8 +4,8 @@ use redb::ReadableTable as _;
 
 use super::chats::UserStore;
 use super::codec::{MemoryRow, corrupt, id16};
+use super::queue::Hints;
 use super::tables::{Prefix, Tables, key2};
-use super::writer::Hints;
 use super::{MAX_MEMORIES, MAX_MEMORY_BYTES, StoreError};
 use crate::domain::{ChatId, Invalid, Memory, MemoryId, MessageId, Timestamp};
 

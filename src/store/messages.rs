@@ -2,8 +2,9 @@
 
 use redb::ReadableTable as _;
 
+use super::arrivals::{Arrival, Ground};
 use super::chats::{Cursor, UserStore};
-use super::codec::{ChatRow, MessageRow, corrupt, decode_place, encode_place};
+use super::codec::{ChatRow, MessageRow, corrupt, decode_place};
 use super::tables::{Prefix, Rows, Tables, generating_key, key2, message_key};
 use super::{MAX_PAGE, StoreError};
 use crate::domain::{
@@ -115,35 +116,9 @@ impl UserStore {
     /// Stores a person's message and moves its chat to the top, in one transaction; durable when it returns. The same
     /// id with the same content again changes nothing; with other content, or in another chat: `Conflict("id_taken")`.
     pub fn append_user_message(&self, chat: ChatId, new: NewMessage) -> Result<Appended, StoreError> {
-        let NewMessage { id, parent, content, safety } = new;
-        let (placed, row, created) = self.write(content.as_str().len(), move |me, t| {
-            let old = me.get_chat(&t.chats, chat)?;
-            if let Some((there, seq)) = me.place(&t.message_index, id)? {
-                let placed = me.get_message(&t.messages, there, seq)?;
-                let (_, text) = me.read_body(there, seq, &placed.row)?;
-                let same_parent = match parent {
-                    Parent::Newest => true,
-                    Parent::Root => placed.row.parent_id.is_none(),
-                    Parent::Of(p) => placed.row.parent_id == Some(p),
-                };
-                if there != chat || !placed.row.is_user || text != content.as_str() || !same_parent {
-                    return Err(StoreError::Conflict("id_taken"));
-                }
-                return Ok((placed, old, false));
-            }
-            let parent_id = me.parent_id(t, chat, old.next_seq, parent)?;
-            let mut row = old.clone();
-            if !row.titled {
-                row.titled = true;
-                row.title = me.seal_title(chat, &Title::cut(content.as_str()));
-            }
-            let draft =
-                Draft { id, parent_id, is_user: true, safety: safety.as_deref(), content: content.as_str() };
-            let placed = me.place_message(t, chat, &mut row, &draft)?;
-            row.updated_at = placed.row.created_at;
-            me.put_chat(t, chat, Some(&old), &row)?;
-            Ok((placed, row, true))
-        })?;
+        let weight = new.content.as_str().len();
+        let (placed, row, created) =
+            self.write_arrival(weight, move |me, ground| me.append(ground, chat, &new))?;
         // Decrypted here and not in the transaction, which everybody waits for.
         Ok(Appended { message: self.shown_message(chat, &placed)?, chat: self.shown(chat, &row)?, created })
     }
@@ -165,10 +140,15 @@ impl UserStore {
                 return Ok(placed);
             }
             let parent_id = me.parent_id(t, chat, old.next_seq, Parent::Of(parent))?;
-            let mut row = old.clone();
-            let draft = Draft { id, parent_id, is_user: false, safety: None, content: "" };
-            let placed = me.place_message(t, chat, &mut row, &draft)?;
-            me.put_chat(t, chat, Some(&old), &row)?;
+            let draft = Draft {
+                id,
+                parent_id,
+                is_user: false,
+                safety: None,
+                content: "",
+                created_at: Timestamp::now(),
+            };
+            let placed = me.place_message(t, chat, old.updated_at, old, &draft)?.0;
             t.generating
                 .insert(generating_key(me.user, chat, id).as_slice(), placed.seq.to_le_bytes().as_slice())?;
             Ok(placed)
@@ -334,7 +314,7 @@ impl UserStore {
     }
     fn parent_id(
         &self,
-        t: &Tables<'_>,
+        ground: &dyn Ground,
         chat: ChatId,
         next_seq: u64,
         parent: Parent,
@@ -342,18 +322,64 @@ impl UserStore {
         match parent {
             Parent::Root => Ok(None),
             Parent::Newest if next_seq == 0 => Ok(None),
-            Parent::Newest => Ok(Some(self.get_message(&t.messages, chat, next_seq - 1)?.row.id)),
-            Parent::Of(id) => self.seq_in(&t.message_index, chat, id).map(|_| Some(id)),
+            Parent::Newest => {
+                let newest = ground.message(&message_key(self.user, chat, next_seq - 1))?;
+                Ok(Some(newest.ok_or_else(|| corrupt("chats", "counts a message that is not there"))?.id))
+            }
+            Parent::Of(id) => match ground.place(&key2(self.user, id.as_bytes()))? {
+                Some((there, _)) if there == chat => Ok(Some(id)),
+                _ => Err(StoreError::NotFound),
+            },
         }
     }
-    /// Stores a new message at the chat's next place; the caller stores the chat's row.
+    /// Stores a person's message: its place, its chat, and whether it is new.
+    fn append(
+        &self,
+        ground: &mut dyn Ground,
+        chat: ChatId,
+        new: &NewMessage,
+    ) -> Result<(Placed, ChatRow, bool), StoreError> {
+        let old = ground.chat(&key2(self.user, chat.as_bytes()))?.ok_or(StoreError::NotFound)?;
+        if let Some((there, seq)) = ground.place(&key2(self.user, new.id.as_bytes()))? {
+            let row = ground.message(&message_key(self.user, there, seq))?;
+            let row = row.ok_or_else(|| corrupt("message_index", "points at nothing"))?;
+            let (_, text) = self.read_body(there, seq, &row)?;
+            let same_parent = match new.parent {
+                Parent::Newest => true,
+                Parent::Root => row.parent_id.is_none(),
+                Parent::Of(p) => row.parent_id == Some(p),
+            };
+            if there != chat || !row.is_user || text != new.content.as_str() || !same_parent {
+                return Err(StoreError::Conflict("id_taken"));
+            }
+            return Ok((Placed { seq, row }, old, false));
+        }
+        let draft = Draft {
+            id: new.id,
+            parent_id: self.parent_id(ground, chat, old.next_seq, new.parent)?,
+            is_user: true,
+            safety: new.safety.as_deref(),
+            content: new.content.as_str(),
+            created_at: Timestamp::now(),
+        };
+        let was_updated_at = old.updated_at;
+        let mut row = ChatRow { updated_at: draft.created_at, ..old };
+        if !row.titled {
+            row.titled = true;
+            row.title = self.seal_title(chat, &Title::cut(draft.content));
+        }
+        let (placed, row) = self.place_message(ground, chat, was_updated_at, row, &draft)?;
+        Ok((placed, row, true))
+    }
+    /// Stores a new message at the chat's next place, and the chat.
     fn place_message(
         &self,
-        t: &mut Tables<'_>,
+        ground: &mut dyn Ground,
         chat: ChatId,
-        row: &mut ChatRow,
+        was_updated_at: Timestamp,
+        mut row: ChatRow,
         draft: &Draft<'_>,
-    ) -> Result<Placed, StoreError> {
+    ) -> Result<(Placed, ChatRow), StoreError> {
         let seq = row.next_seq;
         row.next_seq += 1;
         let key = message_key(self.user, chat, seq);
@@ -362,16 +388,22 @@ impl UserStore {
             parent_id: draft.parent_id,
             is_user: draft.is_user,
             truncated: false,
-            created_at: Timestamp::now(),
+            created_at: draft.created_at,
             finish_reason: None,
             source: None,
             timings: None,
             body: self.key.seal(MESSAGES, &key, &plain_body(draft.safety, draft.content)),
         };
-        t.messages.insert(key.as_slice(), message.encode().as_slice())?;
-        let place = encode_place(chat, seq);
-        t.message_index.insert(key2(self.user, draft.id.as_bytes()).as_slice(), place.as_slice())?;
-        Ok(Placed { seq, row: message })
+        let arrival = Arrival {
+            user: self.user,
+            chat,
+            seq,
+            message: message.clone(),
+            row: row.clone(),
+            was_updated_at,
+        };
+        ground.put(arrival)?;
+        Ok((Placed { seq, row: message }, row))
     }
     /// A reply that is still being written.
     fn unfinished(&self, t: &Tables<'_>, chat: ChatId, id: MessageId) -> Result<Placed, StoreError> {
@@ -391,6 +423,7 @@ struct Draft<'a> {
     is_user: bool,
     safety: Option<&'a str>,
     content: &'a str,
+    created_at: Timestamp,
 }
 
 const MESSAGES: &str = "messages";

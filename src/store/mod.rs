@@ -10,6 +10,7 @@
 //! What is acknowledged is durable: one writer thread puts all waiting writes into one two-phase commit with an fsync,
 //! and answers them after it.
 
+mod arrivals;
 pub mod backup;
 mod chats;
 mod check;
@@ -19,6 +20,7 @@ mod invites;
 mod memories;
 mod messages;
 mod open;
+mod queue;
 mod search;
 mod sessions;
 mod tables;
@@ -38,9 +40,10 @@ use tokio::sync::broadcast;
 
 use crate::domain::{Invalid, SessionId, UserId};
 use disk::{DiskFile, Reserve};
+use queue::{Hints, Queue};
 use sessions::Unsaved;
 use tables::{Snapshot, Tables};
-use writer::{Core, Hints, Queue};
+use writer::Core;
 
 pub use chats::{ChatPage, ChatPatch, Cursor, FullChat, UserStore};
 pub use invites::{INVITE_S, InviteInfo, MAX_INVITES};
@@ -159,6 +162,8 @@ pub struct StoreMetrics {
     pub n_writes: u64,
     /// Commits; many writes may share one.
     pub n_commits: u64,
+    /// Messages that became durable in the journal first, because many came at once.
+    pub n_arrivals: u64,
     /// Writes refused because the disk was full or failed.
     pub n_write_errors: u64,
     /// Time spent in commits, in microseconds.
@@ -255,6 +260,7 @@ impl Store {
         StoreMetrics {
             n_writes: counts.n_writes.load(Ordering::Relaxed),
             n_commits: counts.n_commits.load(Ordering::Relaxed),
+            n_arrivals: counts.n_arrivals.load(Ordering::Relaxed),
             n_write_errors: counts.n_errors.load(Ordering::Relaxed),
             commit_us: counts.commit_us.load(Ordering::Relaxed),
             file_bytes: self.inner.core.file_bytes(),
@@ -279,6 +285,12 @@ impl Store {
 
     fn read<T>(&self, f: impl Fn(&Snapshot) -> Result<T, StoreError>) -> Result<T, StoreError> {
         self.inner.core.read(f)
+    }
+
+    /// A snapshot that holds everything acknowledged so far, for somebody who keeps it.
+    fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        self.inner.queue.settle(&self.inner.core, None);
+        self.inner.core.snapshot()
     }
 
     fn write<T: Send + 'static>(

@@ -5,17 +5,19 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 
 use redb::{Builder, Database, DatabaseError, Durability, ReadableDatabase as _, StorageBackend};
 
 use super::StoreError;
+use super::arrivals;
 use super::disk::{Backend, DiskFile, Trial, is_full};
 use super::tables::{Snapshot, Tables};
 use super::writer::Handle;
 
-/// The schema this program writes, and the newest it reads.
-pub(super) const SCHEMA: u32 = 1;
+/// The schema this program writes, and the newest it reads. 2 has the journal of arrivals, which a program that knows
+/// only 1 would leave unread.
+pub(super) const SCHEMA: u32 = 2;
 /// Pages kept in memory: a family's working set, and small beside the model.
 const CACHE_BYTES: usize = 16 << 20;
 /// Files up to this size are verified page by page at every start (at more than 1 GB/s); larger ones only after a
@@ -98,12 +100,23 @@ pub(super) fn create(dir: &Path) -> Result<PathBuf, StoreError> {
 /// Makes an empty database in an empty file.
 pub(super) fn create_on(file: &Arc<dyn StorageBackend>) -> Result<(), StoreError> {
     let db = create_redb(file)?;
+    write(&db, |t| {
+        t.meta.insert(b"schema".as_slice(), SCHEMA.to_le_bytes().as_slice())?;
+        Ok(())
+    })?;
+    Ok(db.close()?)
+}
+
+/// One durable transaction over all tables.
+fn write(
+    db: &Database,
+    op: impl FnOnce(&mut Tables<'_>) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
     let mut txn = db.begin_write()?;
     txn.set_durability(Durability::Immediate).map_err(|e| StoreError::Unhealthy(e.to_string()))?;
     txn.set_two_phase_commit(true);
-    Tables::open(&txn)?.meta.insert(b"schema".as_slice(), SCHEMA.to_le_bytes().as_slice())?;
-    txn.commit()?;
-    Ok(db.close()?)
+    op(&mut Tables::open(&txn)?)?;
+    Ok(txn.commit()?)
 }
 
 /// A redb database without tables in an empty file, written to at once.
@@ -134,8 +147,18 @@ pub(super) fn open_trial(file: &Arc<dyn StorageBackend>, verify: bool) -> Result
             .set_check_integrity_on_open(verify || len <= VERIFY_BYTES_MAX)
             .create_with_backend(backend)
             .map_err(|e| not_opened(&e))?;
-        check_schema(&Snapshot { txn: db.begin_read()? })?;
-        Ok(Handle { db, trial: Arc::clone(&trial) })
+        let found = schema(&Snapshot { txn: db.begin_read()? })?;
+        if found < SCHEMA {
+            write(&db, |t| {
+                t.meta.insert(b"schema".as_slice(), SCHEMA.to_le_bytes().as_slice())?;
+                Ok(())
+            })?;
+        }
+        let left = arrivals::journal(&Snapshot { txn: db.begin_read()? })?;
+        if !left.is_empty() {
+            write(&db, |t| left.move_all(t))?;
+        }
+        Ok(Handle { db, trial: Arc::clone(&trial), pending: RwLock::default() })
     }))
     .unwrap_or_else(|_| Err(StoreError::Corrupt("its pages contradict each other".into())))
     .inspect_err(|_| trial.cut())
@@ -155,14 +178,15 @@ fn not_opened(e: &DatabaseError) -> StoreError {
     }
 }
 
-fn check_schema(snapshot: &Snapshot) -> Result<(), StoreError> {
+/// The schema of a database that this program can read.
+fn schema(snapshot: &Snapshot) -> Result<u32, StoreError> {
     let not_ours = || StoreError::Corrupt("it is not a database of this program".into());
     let meta = snapshot.meta().map_err(|_| not_ours())?;
     let row = meta.get(b"schema".as_slice())?.ok_or_else(not_ours)?;
     let found = u32::from_le_bytes(row.value().try_into().map_err(|_| not_ours())?);
     match found {
-        SCHEMA => Ok(()),
         0 => Err(not_ours()),
+        1..=SCHEMA => Ok(found),
         found => Err(StoreError::Newer { found, known: SCHEMA }),
     }
 }

@@ -7,10 +7,10 @@ use redb::ReadableTable as _;
 
 use super::chats::{Access, UserStore};
 use super::codec::{GrantRow, hash32};
+use super::queue::Hints;
 use super::tables::{Prefix, Rows, Snapshot, Tables, key2};
 use super::users::get_user;
 use super::vault::{ApiKey, DataKey, SessionToken, unwrap, wrap};
-use super::writer::Hints;
 use super::{Store, StoreError};
 use crate::domain::{ApiKeyId, Invalid, Role, SessionId, Timestamp, UserId};
 

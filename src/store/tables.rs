@@ -63,6 +63,8 @@ tables! {
     messages: "messages",
     /// user, message -> chat, seq
     message_index: "message_index",
+    /// number -> messages of one commit that are not in their places yet; empty at rest
+    arrivals: "arrivals",
     /// user, chat, message -> seq: replies in progress
     generating: "generating",
     /// user, memory -> fact

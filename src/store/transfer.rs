@@ -191,7 +191,7 @@ fn check_limits(tree: &ImportTree) -> Result<(), StoreError> {
 impl UserStore {
     /// Everything of this person's.
     pub fn export(&self) -> Result<Export, StoreError> {
-        let (user, s) = (self.user()?, self.store.inner.core.snapshot()?);
+        let (user, s) = (self.user()?, self.store.snapshot()?);
         let mine = Prefix::of(self.user.as_bytes());
         Ok(Export {
             me: self.clone(),

@@ -6,9 +6,9 @@ use redb::{ReadableTable as _, ReadableTableMetadata as _};
 
 use super::chats::Purged;
 use super::codec::{Dec, Enc, decode_user, encode_user, id16};
+use super::queue::Hints;
 use super::tables::{Rows, Tables};
 use super::vault::{DataKey, InviteCode, RecoveryCode, WRAPPED_BYTES, WrapKey, unwrap, wrap};
-use super::writer::Hints;
 use super::{Store, StoreError};
 use crate::domain::{Email, Persona, Role, SessionId, Timestamp, User, UserId};
 

@@ -33,6 +33,7 @@ mod safety; // the crisis check on held-out cases, and what it must never miss
 mod script; // a model that says what a test over HTTP tells it to
 mod scripted_model; // a fake at the Model trait, whose steps the test can hold
 mod store; // what the store promises: accounts, sessions, chats, isolation, deletion, transfer
+mod store_arrivals; // many write at once, over the journal
 mod store_disk; // a disk in memory that fails when told to
 mod store_faults; // the disk fails, the power is cut: nothing acknowledged is lost
 mod store_files; // damaged and foreign files, permissions, backup and restore

@@ -188,10 +188,10 @@ fn a_full_disk_refuses_writes_serves_reads_and_resumes_when_there_is_room() {
 }
 
 /// A small generator whose seed is printed with a failure.
-struct Dice(u64);
+pub(crate) struct Dice(pub(crate) u64);
 
 impl Dice {
-    fn roll(&mut self, n: usize) -> usize {
+    pub(crate) fn roll(&mut self, n: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -201,7 +201,7 @@ impl Dice {
 
 /// What a power cut after the first `n` changes may leave: all that was synced, and of the rest each write whole, not
 /// at all, or torn at a sector.
-fn power_cut(start: &[u8], log: &[Op], n: usize, dice: &mut Dice) -> Vec<u8> {
+pub(crate) fn power_cut(start: &[u8], log: &[Op], n: usize, dice: &mut Dice) -> Vec<u8> {
     let synced = log[..n].iter().rposition(|op| matches!(op, Op::Sync)).map_or(0, |i| i + 1);
     let mut bytes = start.to_vec();
     log[..synced].iter().for_each(|op| apply(&mut bytes, op));

@@ -112,12 +112,37 @@ fn a_newer_schema_and_a_directory_in_its_place_are_refused_and_left() {
     txn.commit().unwrap();
     drop(db);
     let before = fs::read(&path).unwrap();
-    assert_eq!(Store::open(dir.path()).err(), Some(StoreError::Newer { found: 7, known: 1 }));
+    assert_eq!(Store::open(dir.path()).err(), Some(StoreError::Newer { found: 7, known: 2 }));
     assert!(backup::check(dir.path()).is_err());
     assert!(fs::read(&path).unwrap() == before);
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join(FILE)).unwrap();
     assert!(matches!(Store::open(dir.path()), Err(StoreError::Corrupt(_))));
+}
+
+#[test]
+fn a_database_of_the_first_schema_goes_on_as_one_of_the_second() {
+    let (dir, someone, chat) = furnished();
+    let path = dir.path().join(FILE);
+    let table = |name| redb::TableDefinition::<&[u8], &[u8]>::new(name);
+    let db = redb::Database::open(&path).unwrap();
+    let txn = db.begin_write().unwrap();
+    txn.open_table(table("meta"))
+        .unwrap()
+        .insert(b"schema".as_slice(), 1u32.to_le_bytes().as_slice())
+        .unwrap();
+    assert!(txn.delete_table(table("arrivals")).unwrap());
+    txn.commit().unwrap();
+    drop(db);
+    let store = Store::open(dir.path()).unwrap();
+    let before = someone.at(&store).newest_message(chat).unwrap();
+    assert!(before.is_some());
+    assert_sound(&store);
+    store.close().unwrap();
+    let db = redb::Database::open(&path).unwrap();
+    use redb::ReadableDatabase as _;
+    let meta = db.begin_read().unwrap().open_table(table("meta")).unwrap();
+    assert_eq!(meta.get(b"schema".as_slice()).unwrap().unwrap().value(), 2u32.to_le_bytes());
 }
 
 #[test]
