@@ -1,4 +1,7 @@
 //! From a request to a running generation: what is refused is refused here, before anything is stored.
+//!
+//! But for words said in danger: they are stored first of all, so that the card with people who help stands there even
+//! if the model is busy, broken or not loaded yet.
 
 use std::sync::Arc;
 
@@ -22,6 +25,7 @@ use crate::text::TextModel;
 const REPLAY_MESSAGES: usize = 50;
 
 /// What somebody asks for.
+#[derive(Clone)]
 pub(super) enum Ask {
     New { id: MessageId, content: MessageText, parent: Parent },
     Again { message: MessageId },
@@ -97,11 +101,18 @@ impl ChatService {
         let (tell, told) = oneshot::channel();
         let (service, me) = (self.clone(), me.clone());
         self.0.tasks.spawn(async move {
-            let place = place;
-            match service.prepare(&me, chat, ask, &entry).await {
+            let (place, mut tell) = (place, Some(tell));
+            // Nobody may be waiting any more; the generation goes on.
+            let mut answer = move |result| tell.take().map(|tell| tell.send(result));
+            let alarm = service.store_alarm(&me, chat, &ask).await;
+            let is_stored = alarm.is_some();
+            if let Some(message) = alarm {
+                entry.log.push(ChatEvent::Message(message));
+                answer(Ok(()));
+            }
+            match service.prepare(&me, chat, ask, &entry, is_stored).await {
                 Ok(job) => {
-                    // Nobody may be waiting any more; the generation goes on.
-                    let _ = tell.send(Ok(()));
+                    answer(Ok(()));
                     if let Some(job) = job {
                         generation::run(&service, &me, chat, &entry, job).await;
                     }
@@ -111,7 +122,7 @@ impl ChatService {
                     let (code, message) = (error.code(), error.to_string());
                     service.0.register.end(place.user, chat, &place.log, false);
                     place.log.push(ChatEvent::Error { code, message });
-                    let _ = tell.send(Err(error));
+                    answer(Err(error));
                 }
             }
         });
@@ -121,13 +132,35 @@ impl ChatService {
         }
     }
 
-    /// Everything up to the durable message. `None`: the log already holds the whole story.
+    /// Stores a new message at once if its author is in danger. A store that refuses is heard of again by the message
+    /// itself.
+    async fn store_alarm(&self, me: &UserStore, chat: ChatId, ask: &Ask) -> Option<Message> {
+        let kind = safety::check(&ask.content()?)?.kind.as_str().to_owned();
+        let (me_too, ask) = (me.clone(), ask.clone());
+        let new = blocking(move || {
+            let (id, content, parent) = match ask {
+                Ask::New { id, content, parent } => (id, content, parent),
+                Ask::Edit { message, id, content } => {
+                    let old = me_too.message(chat, message)?;
+                    (id, content, old.parent_id.map_or(Parent::Root, Parent::Of))
+                }
+                Ask::Again { .. } => return Err(ChatError::NotFound),
+            };
+            Ok(store::NewMessage { id, parent, content, safety: Some(kind) })
+        });
+        let new = new.await.ok()?;
+        self.store_message(me, chat, Said::New(new)).await.ok()
+    }
+
+    /// Everything up to the durable message, which the log holds already if it `is_stored`. `None`: the log holds the
+    /// whole story.
     async fn prepare(
         &self,
         me: &UserStore,
         chat: ChatId,
         ask: Ask,
         entry: &Entry,
+        is_stored: bool,
     ) -> Result<Option<Job>, ChatError> {
         let inner = &self.0;
         match tokio::time::timeout(READY_WAIT, inner.engine.ready()).await {
@@ -144,7 +177,9 @@ impl ChatService {
         let (said, prompt, changes, written) = match plan {
             Plan::Replay(message, reply) => {
                 inner.register.end(me.user_id(), chat, &entry.log, false);
-                entry.log.push(ChatEvent::Message(message));
+                if !is_stored {
+                    entry.log.push(ChatEvent::Message(message));
+                }
                 entry.log.push(ChatEvent::Done(reply));
                 return Ok(None);
             }
@@ -162,7 +197,9 @@ impl ChatService {
             None => (inner.engine.submit(self.request(me, prompt, &text, &info))?, None),
         };
         let message = self.store_message(me, chat, said).await?;
-        entry.log.push(ChatEvent::Message(message.clone()));
+        if !is_stored {
+            entry.log.push(ChatEvent::Message(message.clone()));
+        }
         Ok(Some(Job { message, generation, truncated, already_thinking, changes, source }))
     }
 
@@ -185,8 +222,10 @@ impl ChatService {
         let user = me.user_id();
         let me = me.clone();
         let appended = blocking(move || Ok(me.append_user_message(chat, new)?)).await?;
-        self.0.live.publish(user, LiveEvent::Message(appended.message.clone()));
-        self.0.live.publish(user, LiveEvent::Chat(appended.chat));
+        if appended.created {
+            self.0.live.publish(user, LiveEvent::Message(appended.message.clone()));
+            self.0.live.publish(user, LiveEvent::Chat(appended.chat));
+        }
         Ok(appended.message)
     }
 }
@@ -208,7 +247,7 @@ fn plan(
             if let Some(stored) = stored_before(me, chat, id, content.as_str())? {
                 return match reply_to(me, chat, id)? {
                     Some(reply) => Ok(Plan::Replay(stored, reply)),
-                    None => answer_again(me, chat, stored, text, info),
+                    None => answer_stored(me, chat, stored, text, info),
                 };
             }
             let before = match parent {
@@ -240,10 +279,7 @@ fn plan(
         memory::changes(content.as_str(), &memories, Timestamp::now())
     };
     apply_for_prompt(&changes, &mut memories);
-    // Only a model that was trained on these exchanges speaks with one voice with them.
-    let written = (history.is_empty() && text.template.supports_example())
-        .then(|| exemplars::whole(content.as_str(), &memories))
-        .flatten();
+    let written = written(content.as_str(), &history, &memories, text);
     history.push(unstored_message(chat, id, content.as_str()));
     let user = me.user()?;
     let prompt = build(text, info, &user, &memories, &history)?;
@@ -253,7 +289,15 @@ fn plan(
     Ok(Plan::Generate { said, prompt, changes, written })
 }
 
-fn answer_again(
+/// A reply that somebody wrote, for what begins a chat.
+fn written(content: &str, before: &[Message], memories: &[Memory], text: &TextModel) -> Option<&'static str> {
+    // Only a model that was trained on these exchanges speaks with one voice with them.
+    let fits = before.is_empty() && text.template.supports_example();
+    fits.then(|| exemplars::whole(content, memories)).flatten()
+}
+
+/// Answers a message that was stored and has no answer yet.
+fn answer_stored(
     me: &UserStore,
     chat: ChatId,
     question: Message,
@@ -262,8 +306,26 @@ fn answer_again(
 ) -> Result<Plan, ChatError> {
     let history = me.path(chat, question.id, MAX_HISTORY_MESSAGES)?;
     let (user, memories) = (me.user()?, me.memories()?);
+    let written = written(&question.content, &history[..history.len() - 1], &memories, text);
     let prompt = build(text, info, &user, &memories, &history)?;
-    Ok(Plan::Generate { said: Said::Stored(question), prompt, changes: Vec::new(), written: None })
+    Ok(Plan::Generate { said: Said::Stored(question), prompt, changes: Vec::new(), written })
+}
+
+fn answer_again(
+    me: &UserStore,
+    chat: ChatId,
+    question: Message,
+    text: &TextModel,
+    info: &ModelInfo,
+) -> Result<Plan, ChatError> {
+    let again = answer_stored(me, chat, question, text, info)?;
+    // Another answer is wanted, and there is only one written.
+    Ok(match again {
+        Plan::Generate { said, prompt, changes, .. } => {
+            Plan::Generate { said, prompt, changes, written: None }
+        }
+        replay @ Plan::Replay(..) => replay,
+    })
 }
 
 fn build(

@@ -204,6 +204,33 @@ async fn when_everybody_is_busy_nothing_is_stored() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn words_said_in_danger_are_stored_and_seen_even_when_everybody_is_busy() {
+    let limits = Limits { max_running: 1, max_sequences: 1, queue_per_owner: 1, queue_total: 8 };
+    let house = House::with(short, 512, limits).await;
+    let (_, me, a) = house.somebody("ada");
+    let (b, c) = (me.create_chat(None, None).unwrap().0.id, me.create_chat(None, None).unwrap().0.id);
+    house.remote.hold();
+    let first = house.send(&me, a, "one").await;
+    house.remote.wait_steps(1);
+    let second = house.send(&me, b, "two").await;
+    let cry = NewMessage { id: Some(MessageId::new()), ..new("I want to kill myself") };
+    let heard = all(house.chat.send(&me, c, cry.clone()).await.unwrap()).await;
+    let [ChatEvent::Message(message), ChatEvent::Error { code: "busy", .. }] = &heard[..] else {
+        panic!("{heard:?}")
+    };
+    assert_eq!(message.safety.as_deref(), Some("suicide"));
+    assert_eq!(stored(&me, c), std::slice::from_ref(message));
+    house.remote.release();
+    all(first).await;
+    all(second).await;
+    // The same message again, as a client that saw the error sends it, is answered and stands there once.
+    let again = all(house.chat.send(&me, c, cry).await.unwrap()).await;
+    assert_eq!(asked(&again), *message);
+    assert_eq!(done(&again).parent_id, Some(message.id));
+    assert_eq!(stored(&me, c).len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_chat_stays_deleted() {
     let house = House::new(endless).await;
     let (ada, me, chat) = house.somebody("ada");

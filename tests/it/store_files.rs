@@ -6,6 +6,7 @@ use std::path::Path;
 
 use mommygpt::domain::ChatId;
 use mommygpt::store::{ApiKey, MessagePage, SessionToken, Store, StoreError, backup};
+use redb::ReadableDatabase as _;
 
 use crate::store_people::{Person, assert_sound, chat_with, person, said};
 
@@ -140,7 +141,6 @@ fn a_database_of_the_first_schema_goes_on_as_one_of_the_second() {
     assert_sound(&store);
     store.close().unwrap();
     let db = redb::Database::open(&path).unwrap();
-    use redb::ReadableDatabase as _;
     let meta = db.begin_read().unwrap().open_table(table("meta")).unwrap();
     assert_eq!(meta.get(b"schema".as_slice()).unwrap().unwrap().value(), 2u32.to_le_bytes());
 }
