@@ -205,7 +205,8 @@ async fn when_everybody_is_busy_nothing_is_stored() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn words_said_in_danger_are_stored_and_seen_even_when_everybody_is_busy() {
-    let limits = Limits { max_running: 1, max_sequences: 1, queue_per_owner: 1, queue_total: 8 };
+    let limits =
+        Limits { max_running: 1, max_sequences: 1, queue_per_owner: 1, queue_total: 8, ..Limits::FAMILY };
     let house = House::with(short, 512, limits).await;
     let (_, me, a) = house.somebody("ada");
     let (b, c) = (me.create_chat(None, None).unwrap().0.id, me.create_chat(None, None).unwrap().0.id);
