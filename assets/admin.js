@@ -136,9 +136,27 @@ export async function invitesSection(root, _close, made = null) {
     form);
 }
 
+/** Which model answers; nothing where there is no choice. */
+function modelForm(models, again) {
+  if (models.length < 2) return null;
+  const select = h("select", {}, models.map(({ name, size_bytes: size }) => h("option", { value: name, text: `${name} (${bytes(size)})` })));
+  select.value = models.find((model) => model.current)?.name ?? "";
+  const submit = h("button", { type: "submit", class: "button", text: "Let it answer" });
+  const form = h("form", { class: "inline-form" }, field("Model", select, "Replies that are being written are finished first. It stays until the server starts anew."), submit);
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    whileBusy(submit, async () => {
+      await api.adminSwitchModel(select.value);
+      toast(`${select.value} answers now.`);
+      await again();
+    }).catch(toastError);
+  });
+  return form;
+}
+
 export async function healthSection(root) {
-  const status = await api.adminStatus();
-  replace(root, h("p", { text: "How the house is. The numbers behind it are at /metrics." }), facts(status),
+  const [status, models] = await Promise.all([api.adminStatus(), api.adminModels().catch(() => [])]);
+  replace(root, h("p", { text: "How the house is. The numbers behind it are at /metrics." }), facts(status), modelForm(models, () => healthSection(root)),
     h("div", { class: "buttons start" }, actionButton("Look again", () => healthSection(root))));
 }
 

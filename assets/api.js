@@ -107,6 +107,8 @@ export const api = {
   importAll: (text) => json("POST", "/api/import", { body: text }),
 
   adminStatus: () => json("GET", "/api/admin/status"),
+  adminModels: () => list("/api/admin/models", "models"),
+  adminSwitchModel: (name) => json("POST", "/api/admin/model", { body: { name } }),
   adminUsers: () => list("/api/admin/users", "users"),
   adminCreateUser: (body) => json("POST", "/api/admin/users", { body }),
   adminUpdateUser: (id, patch) => json("PATCH", `/api/admin/users/${id}`, { body: patch }),

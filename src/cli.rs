@@ -82,6 +82,11 @@ pub enum Command {
         /// Name in the data directory
         model: String,
     },
+    /// Let another model answer in the running server, until it starts anew
+    Switch {
+        /// Name in the data directory, or `builtin`
+        model: String,
+    },
     /// Try model files in this process, within limits
     #[command(hide = true)]
     Preflight(PreflightArgs),
@@ -165,6 +170,9 @@ pub struct ServeArgs {
     /// Longest pause in milliseconds that reading somebody's long message may put between another's words [default: 100]
     #[arg(long, env = "MOMMYGPT_ITL_BUDGET_MS", value_name = "MS")]
     pub itl_budget_ms: Option<usize>,
+    /// Give the model's memory back when nobody wrote for so many minutes; the next message loads it again
+    #[arg(long, env = "MOMMYGPT_IDLE_UNLOAD", value_name = "MINUTES")]
+    pub idle_unload: Option<usize>,
     /// Guess words from what was said before, and check several at once where that pays [default: true]
     #[arg(long, env = "MOMMYGPT_SPECULATIVE", num_args = 0..=1, require_equals = true, default_missing_value = "true",
           value_parser = BoolishValueParser::new())]

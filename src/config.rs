@@ -3,6 +3,8 @@
 //! Precedence: flag, then environment (clap has merged those two), then the file, then the default. A file with a key
 //! that means nothing is refused, because a setting that is silently ignored is a bug somebody finds at night.
 
+mod environment;
+
 use std::env;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -11,6 +13,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::Deserialize;
+
+pub use environment::Environment;
 
 use crate::auth::SignupMode;
 use crate::cli::{EngineArgs, ServeArgs};
@@ -28,6 +32,8 @@ pub const DEFAULT_PARALLEL: usize = 4;
 pub const MAX_PARALLEL: usize = 256;
 /// A longer pause between two words is no budget any more.
 pub const MAX_ITL_BUDGET_MS: usize = 60_000;
+/// A model that sleeps after more than a week may as well stay.
+pub const MAX_IDLE_MINUTES: usize = 7 * 24 * 60;
 /// More threads than any machine this runs on has.
 pub const MAX_THREADS: usize = 1024;
 /// Shorter contexts cannot hold one exchange with its template.
@@ -64,6 +70,8 @@ pub struct Config {
     pub n_parallel: usize,
     /// How long a step may take that reads a prompt while others wait for their next word.
     pub itl_budget: Duration,
+    /// Give the model's memory back when nobody wrote for so long.
+    pub idle_unload: Option<Duration>,
     /// Guess tokens where that pays.
     pub speculative: bool,
     /// The same seed gives the same tokens whatever else runs.
@@ -98,62 +106,6 @@ pub enum Tls {
         /// Private key.
         key: PathBuf,
     },
-}
-
-/// What stands in the environment and is not a flag.
-#[derive(Clone, Debug)]
-pub struct Environment {
-    /// `NO_COLOR` is set to something.
-    pub no_color: bool,
-    /// `RUST_LOG`.
-    pub log_filter: Option<String>,
-    /// `SOURCE_DATE_EPOCH`: seconds since 1970 that `prompt` gives to templates.
-    pub source_date_epoch: Option<i64>,
-    /// `MOMMYGPT_FORCE_ISA`.
-    pub force_isa: Option<Isa>,
-    /// What `pull` goes by: `HF_ENDPOINT`, `HF_TOKEN`, `HF_HUB_OFFLINE`, and the cache that `HF_HUB_CACHE` or `HF_HOME`
-    /// names.
-    #[cfg(feature = "hub")]
-    pub hub: crate::hub::pull::PullOptions,
-    /// `DISPLAY` or `WAYLAND_DISPLAY` is set, or the system needs neither: a browser can be shown.
-    pub has_display: bool,
-}
-
-impl Environment {
-    /// Reads and checks it.
-    ///
-    /// # Errors
-    /// A value that means nothing, or an instruction set that this machine lacks.
-    #[expect(clippy::disallowed_methods, reason = "this is the one reader of the environment")]
-    pub fn read() -> Result<Self, ConfigError> {
-        let text = |name: &str| env::var(name).ok().filter(|v| !v.is_empty());
-        let source_date_epoch = match text("SOURCE_DATE_EPOCH") {
-            None => None,
-            Some(raw) => Some(raw.parse().map_err(|_| {
-                ConfigError(format!("SOURCE_DATE_EPOCH={raw}: must be whole seconds since 1970 UTC"))
-            })?),
-        };
-        let is_true = |v: String| !matches!(v.to_ascii_lowercase().as_str(), "0" | "false" | "no" | "off");
-        Ok(Self {
-            no_color: text("NO_COLOR").is_some(),
-            log_filter: text("RUST_LOG"),
-            source_date_epoch,
-            force_isa: text("MOMMYGPT_FORCE_ISA").map(|raw| Isa::parse_available(&raw)).transpose()?,
-            #[cfg(feature = "hub")]
-            hub: crate::hub::pull::PullOptions {
-                endpoint: text("HF_ENDPOINT").unwrap_or_else(|| crate::hub::pull::DEFAULT_ENDPOINT.into()),
-                token: text("HF_TOKEN").map(crate::hub::pull::Token::new),
-                offline: text("HF_HUB_OFFLINE").is_some_and(is_true),
-                cache: text("HF_HUB_CACHE").map(PathBuf::from).or_else(|| {
-                    let home = text("HF_HOME").map(PathBuf::from);
-                    Some(home.or_else(|| Some(env::home_dir()?.join(".cache/huggingface")))?.join("hub"))
-                }),
-            },
-            has_display: cfg!(not(target_os = "linux"))
-                || text("DISPLAY").is_some()
-                || text("WAYLAND_DISPLAY").is_some(),
-        })
-    }
 }
 
 /// Classes of kernels.
@@ -237,6 +189,7 @@ struct File {
     port: Option<u16>,
     parallel: Option<usize>,
     itl_budget_ms: Option<usize>,
+    idle_unload: Option<usize>,
     speculative: Option<bool>,
     deterministic: Option<bool>,
     ollama: Option<bool>,
@@ -296,6 +249,8 @@ impl Config {
             device: parse_device(device.or(file.device).as_deref())?,
             n_parallel: within("parallel", typed.parallel.or(file.parallel), 1, MAX_PARALLEL)?
                 .unwrap_or(DEFAULT_PARALLEL),
+            idle_unload: within("idle-unload", typed.idle_unload.or(file.idle_unload), 1, MAX_IDLE_MINUTES)?
+                .map(|minutes| Duration::from_secs(60 * minutes as u64)),
             itl_budget: within(
                 "itl-budget-ms",
                 typed.itl_budget_ms.or(file.itl_budget_ms),
@@ -473,6 +428,7 @@ mod tests {
             ("signup = \"maybe\"", "--signup maybe"),
             ("parallel = 0", "--parallel 0"),
             ("itl_budget_ms = 0", "--itl-budget-ms 0"),
+            ("idle_unload = 0", "--idle-unload 0"),
             ("threads = 5000", "--threads 5000"),
             ("ctx_size = 3", "--ctx-size 3"),
             ("device = \"tpu\"", "--device tpu"),

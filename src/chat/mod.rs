@@ -133,7 +133,7 @@ impl From<StoreError> for ChatError {
 impl From<EngineError> for ChatError {
     fn from(error: EngineError) -> Self {
         match error {
-            EngineError::NotReady => Self::NotReady,
+            EngineError::NotReady | EngineError::Switching => Self::NotReady,
             EngineError::Busy { retry_after_s } => Self::Busy { retry_after_s },
             EngineError::ContextOverflow { n_tokens, n_ctx } => Self::TooLong { n_tokens, limit: n_ctx },
             EngineError::Load(_) | EngineError::Invalid(_) => Self::Broken(error.to_string()),

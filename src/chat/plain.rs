@@ -137,7 +137,7 @@ impl ChatService {
         let prompt: Arc<[TokenId]> = tokens.as_slice().into();
         let max_tokens = max_tokens.map_or(room, |n| n.min(room));
         let new = GenerateRequest::new(owner, tokens, sampling.clone(), max_tokens);
-        let submitted = engine.submit(GenerateRequest { stop, logprobs, grammar, ..new });
+        let submitted = engine.submit_for(&model, GenerateRequest { stop, logprobs, grammar, ..new });
         let generation = submitted.map_err(refused)?;
         let thoughts = is_chat.then(|| ThinkingSplitter::new(in_thought));
         Ok(PlainReply { prompt, model, sampling, generation, text, thoughts, calls, ready: VecDeque::new() })

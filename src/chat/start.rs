@@ -194,7 +194,7 @@ impl ChatService {
                 inner.tasks.spawn(speak);
                 (generation, Some(Source::Written))
             }
-            None => (inner.engine.submit(self.request(me, prompt, &text, &info))?, None),
+            None => (inner.engine.submit_for(&info, self.request(me, prompt, &text, &info))?, None),
         };
         let message = self.store_message(me, chat, said).await?;
         if !is_stored {

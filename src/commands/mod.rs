@@ -13,6 +13,7 @@ mod models;
 mod perplexity;
 mod preflight;
 mod serve;
+mod switch;
 mod text;
 
 use std::io::{self, BufWriter, StdoutLock, Write};
@@ -143,6 +144,7 @@ fn dispatch(
         Command::Run(args) => models::run(dir, args),
         #[cfg(feature = "hub")]
         Command::Pull { repo } => models::pull(&config::data_dir(dir)?, &repo, &environment.hub, out),
+        Command::Switch { model } => switch::switch(&config::data_dir(dir)?, model, out),
         Command::Preflight(args) => preflight::preflight(&args, out),
         Command::Import { file } => models::import(&config::data_dir(dir)?, &file, out),
         Command::List => models::list(&config::data_dir(dir)?, out),

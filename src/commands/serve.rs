@@ -12,8 +12,8 @@ use mommygpt::chat::safety::Cards;
 use mommygpt::chat::{ChatOptions, ChatService};
 use mommygpt::cli::ServeArgs;
 use mommygpt::config::{Config, Environment, Tls};
-use mommygpt::engine::{Engine, EngineError, EngineOptions, Limits, LoadError, ModelSource};
-use mommygpt::hub::{BUILTIN, ModelFile, Models};
+use mommygpt::engine::{Engine, EngineError, EngineOptions, Limits, LoadError};
+use mommygpt::hub::{ModelFile, Models};
 use mommygpt::model::{LoadOptions, ModelError};
 use mommygpt::store::Store;
 use mommygpt::text::TextError;
@@ -22,6 +22,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::switch::{Chooser, source};
 use super::{Failure, Out};
 
 /// From a signal to the end, at most; what is not finished by then was not acknowledged.
@@ -56,7 +57,10 @@ pub(super) fn serve(
         let chat_options =
             ChatOptions { sampling: None, max_reply_tokens: None, cards, take_over_written: true };
         let chat = ChatService::new(store.clone(), engine.clone(), chat_options);
+        let load = engine_options(&config, &model).load;
+        let chooser = Chooser::new(&config.dir, engine.clone(), load, model.clone())?;
         let web_options = WebOptions {
+            models: Some(Arc::new(chooser)),
             allowed_hosts: config.allow_hosts.clone(),
             trusted_proxies: config.trusted_proxies.clone(),
             ollama: config.ollama,
@@ -89,8 +93,9 @@ impl House<'_> {
         let shutdown = CancellationToken::new();
         let control = match control::bind(self.dir) {
             Ok(socket) => {
-                let (dir, auth, shutdown) = (self.dir.to_owned(), self.auth.clone(), shutdown.clone());
-                Some(tokio::spawn(async move { control::serve(&dir, socket, auth, shutdown).await }))
+                let (dir, shutdown) = (self.dir.to_owned(), shutdown.clone());
+                let served = control::Served { auth: self.auth.clone(), models: self.app.models() };
+                Some(tokio::spawn(async move { control::serve(&dir, socket, served, shutdown).await }))
             }
             Err(e) => {
                 let path = self.dir.join(control::SOCKET_NAME);
@@ -162,10 +167,7 @@ pub(super) fn load_failure(e: &EngineError) -> Failure {
 /// How a model is run, as configured.
 pub(super) fn engine_options(config: &Config, model: &ModelFile) -> EngineOptions {
     EngineOptions {
-        gguf: match model {
-            ModelFile::Builtin => ModelSource::Builtin(BUILTIN),
-            ModelFile::File(path) => ModelSource::File(path.clone()),
-        },
+        gguf: source(model),
         load: LoadOptions {
             n_ctx: config.n_ctx,
             n_threads: config.n_threads,
@@ -176,6 +178,7 @@ pub(super) fn engine_options(config: &Config, model: &ModelFile) -> EngineOption
         limits: Limits {
             max_running: config.n_parallel,
             itl_budget: config.itl_budget,
+            idle_unload: config.idle_unload,
             speculative: config.speculative,
             deterministic: config.deterministic,
             ..Limits::FAMILY

@@ -9,6 +9,7 @@
 //! Nothing async calls the model: [`Engine::submit`] returns at once, and what happens comes through a channel.
 
 pub mod grammar;
+mod lifetime;
 mod lookup;
 pub mod loop_guard;
 mod metrics;
@@ -84,6 +85,8 @@ pub struct Limits {
     pub itl_budget: Duration,
     /// Guess tokens from what was said before, and verify several in one step where that pays.
     pub speculative: bool,
+    /// Give the model's memory back when nobody wrote for so long; it is loaded again with the next request.
+    pub idle_unload: Option<Duration>,
     /// One sequence per step and nothing reused, so that a seed gives the same ids whatever else runs.
     pub deterministic: bool,
 }
@@ -97,6 +100,7 @@ impl Limits {
         queue_total: DEFAULT_QUEUE_TOTAL,
         itl_budget: DEFAULT_ITL_BUDGET,
         speculative: true,
+        idle_unload: None,
         deterministic: false,
     };
 }
@@ -174,6 +178,9 @@ pub enum EngineError {
         /// A guess from how long generations took so far.
         retry_after_s: u64,
     },
+    /// Another model is taking over already.
+    #[error("another model is being loaded already; try again when it is there")]
+    Switching,
     /// The prompt leaves no room for an answer.
     #[error("the prompt has {n_tokens} tokens, and the context holds {n_ctx} with the answer")]
     ContextOverflow {
@@ -199,14 +206,28 @@ impl Engine {
     pub fn start(options: EngineOptions) -> Self {
         let EngineOptions { gguf, load, limits } = options;
         let limits = Limits { max_sequences: load.max_sequences, ..limits };
-        Self::start_with(limits, move || {
-            let gguf = match &gguf {
-                ModelSource::Builtin(bytes) => Gguf::from_static("builtin", bytes)?,
-                ModelSource::File(path) => Gguf::open(path)?,
-            };
-            let text = TextModel::from_gguf(&gguf)?;
-            Ok(Loaded { model: model::load(&gguf, &load)?, text, size_bytes: gguf.size_bytes() })
-        })
+        Self::start_with(limits, move || bring(&gguf, &load))
+    }
+
+    /// Loads another model and lets it take the place of the running one, which goes on until then and ends what it has
+    /// begun. Blocks until it is done; requests wait meanwhile, or are refused with [`EngineError::NotReady`].
+    ///
+    /// # Errors
+    /// [`EngineError::Load`] says why the new one does not load; the old one goes on then.
+    /// [`EngineError::Switching`] when another is on its way.
+    pub fn switch(&self, gguf: ModelSource, load: model::LoadOptions) -> Result<Arc<ModelInfo>, EngineError> {
+        self.switch_with(move || bring(&gguf, &load))
+    }
+
+    /// [`Engine::switch`] to whatever `load` brings.
+    ///
+    /// # Errors
+    /// As [`Engine::switch`].
+    pub fn switch_with(
+        &self,
+        load: impl FnMut() -> Result<Loaded, LoadError> + Send + 'static,
+    ) -> Result<Arc<ModelInfo>, EngineError> {
+        lifetime::switch(&self.shared, Box::new(load))
     }
 
     /// Starts the inference thread with whatever `load` brings; it is called again when the model broke down.
@@ -225,11 +246,13 @@ impl Engine {
             load_error: Mutex::new(None),
             metrics: Mutex::new(EngineMetrics::new()),
             thread: Mutex::new(None),
+            switch: Mutex::new(None),
+            switching: Mutex::new(()),
         });
         let for_thread = Arc::clone(&shared);
         let spawned = std::thread::Builder::new()
             .name("inference".into())
-            .spawn(move || scheduler::run(&for_thread, load));
+            .spawn(move || lifetime::run(&for_thread, Box::new(load)));
         match spawned {
             Ok(handle) => *lock(&shared.thread) = Some(handle),
             Err(e) => shared.fail(LoadError::Panicked(format!("the inference thread did not start: {e}"))),
@@ -290,11 +313,32 @@ impl Engine {
         Ok(grammars.as_ref().map_err(Clone::clone)?.compile(form, in_thought)?)
     }
 
+    /// [`Engine::submit`] for the model that `info` was asked of: another one may have taken its place since, and would
+    /// not understand its tokens.
+    ///
+    /// # Errors
+    /// [`EngineError::NotReady`] then; else as [`Engine::submit`].
+    pub fn submit_for(
+        &self,
+        info: &Arc<ModelInfo>,
+        request: GenerateRequest,
+    ) -> Result<Generation, EngineError> {
+        self.submit_if(request, |now| Arc::ptr_eq(now, info))
+    }
+
     /// Queues a request; never blocks.
     ///
     /// # Errors
     /// [`EngineError`] says what was wrong; nothing was queued then.
     pub fn submit(&self, request: GenerateRequest) -> Result<Generation, EngineError> {
+        self.submit_if(request, |_| true)
+    }
+
+    fn submit_if(
+        &self,
+        request: GenerateRequest,
+        is_wanted: impl Fn(&Arc<ModelInfo>) -> bool,
+    ) -> Result<Generation, EngineError> {
         request.validate()?;
         let info = self.model_info().filter(|_| self.state() == EngineState::Ready);
         let info = info.ok_or_else(|| self.shared.why_not_ready())?;
@@ -314,7 +358,14 @@ impl Engine {
             submitted_at: Instant::now(),
             position: 0,
         };
-        let pushed = lock(&self.shared.queue).push(waiting);
+        let pushed = {
+            // Held over both, so that no other model comes in between.
+            let mut queue = lock(&self.shared.queue);
+            match self.model_info().filter(&is_wanted) {
+                Some(_) => queue.push(waiting),
+                None => Err(EngineError::NotReady),
+            }
+        };
         if let Err(e) = pushed {
             lock(&self.shared.metrics).refused_total += 1;
             return Err(e);
@@ -352,6 +403,16 @@ impl std::fmt::Debug for Engine {
     }
 }
 
+/// Loads a model with what belongs to it.
+fn bring(gguf: &ModelSource, load: &model::LoadOptions) -> Result<Loaded, LoadError> {
+    let gguf = match gguf {
+        ModelSource::Builtin(bytes) => Gguf::from_static("builtin", bytes)?,
+        ModelSource::File(path) => Gguf::open(path)?,
+    };
+    let text = TextModel::from_gguf(&gguf)?;
+    Ok(Loaded { model: model::load(&gguf, load)?, text, size_bytes: gguf.size_bytes() })
+}
+
 /// What handles and the inference thread share.
 struct Shared {
     limits: Limits,
@@ -363,6 +424,10 @@ struct Shared {
     load_error: Mutex<Option<Arc<LoadError>>>,
     metrics: Mutex<EngineMetrics>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// What is to take over.
+    switch: Mutex<Option<lifetime::Switch>>,
+    /// Held by whoever switches.
+    switching: Mutex<()>,
 }
 
 /// The part of [`Loaded`] that handles may see.

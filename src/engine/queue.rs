@@ -46,6 +46,7 @@ pub(super) struct Queue {
     n_running: usize,
     mean_generation_s: f64,
     closed: bool,
+    paused: bool,
 }
 
 #[derive(Debug)]
@@ -63,6 +64,7 @@ impl Queue {
             n_running: 0,
             mean_generation_s: FIRST_GUESS_S,
             closed: false,
+            paused: false,
         }
     }
 
@@ -72,6 +74,19 @@ impl Queue {
 
     pub(super) fn n_waiting(&self) -> usize {
         self.lanes.iter().map(|l| l.waiting.len()).sum()
+    }
+
+    /// Whether new requests are refused until [`Self::resume`], while those that wait are served.
+    pub(super) fn is_paused(&self) -> bool {
+        self.paused
+    }
+
+    pub(super) fn pause(&mut self) {
+        self.paused = true;
+    }
+
+    pub(super) fn resume(&mut self) {
+        self.paused = false;
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -85,7 +100,7 @@ impl Queue {
 
     /// Takes a request. Free places count as room, because what waits for them waits for a moment only.
     pub(super) fn push(&mut self, waiting: Waiting) -> Result<(), EngineError> {
-        if self.closed {
+        if self.closed || self.paused {
             return Err(EngineError::NotReady);
         }
         let n_free = self.limits.max_running - self.n_running.min(self.limits.max_running);

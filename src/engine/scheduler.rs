@@ -1,19 +1,17 @@
-//! The inference thread: loads the model, then steps until the end.
+//! What the inference thread does with a loaded model: steps.
 //!
 //! ```text
 //! admit from the queue -> drop what was cancelled -> [decoding sequences, with guesses | one prefill chunk] -> step
 //!                                                 -> sample, detokenize, match stops -> deltas, ends
 //! ```
 //!
-//! A step that fails is tried again chunk by chunk, so that only the sequence that broke it is lost. A panic takes all
-//! running generations with it and the model is loaded again; what waits, waits on.
+//! A step that fails is tried again chunk by chunk, so that only the sequence that broke it is lost.
 
-use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::grammar::MaskThread;
+use super::lifetime::Leave;
 use super::metrics::KvPages;
 use super::pace::StepTimes;
 use super::prefix_cache::{MAX_WARM, PrefixCache};
@@ -21,70 +19,9 @@ use super::queue::Waiting;
 use super::request::{Event, Finish, Owner, Timings};
 use super::running::Running;
 use super::sampler::Mask;
-use super::{EngineState, LoadError, Loaded, LoadedShared, ModelInfo, Shared, lock};
+use super::{Loaded, LoadedShared, ModelInfo, Shared, lock};
 use crate::model::{Model, ModelError, SeqId, TokenId};
 use crate::text::TextModel;
-
-/// Panics without a good end in between after which the model is given up: it would only break the next answer too.
-const MAX_PANICS: usize = 3;
-
-/// The body of the inference thread.
-pub(super) fn run(shared: &Shared, mut load: impl FnMut() -> Result<Loaded, LoadError>) {
-    let mut n_panics = 0;
-    loop {
-        let mut scheduler = match load_caught(&mut load) {
-            Ok((loaded, took)) => Scheduler::new(shared, loaded, took),
-            Err(e) => {
-                give_up(shared, e);
-                return;
-            }
-        };
-        shared.state.send_replace(EngineState::Ready);
-        let Err(panic) = catch_unwind(AssertUnwindSafe(|| while scheduler.tick() {})) else {
-            scheduler.end_all();
-            shared.state.send_replace(EngineState::Failed("the engine was shut down".into()));
-            return;
-        };
-        let why = panic_text(&*panic);
-        tracing::error!(%why, "a step panicked; loading the model again");
-        n_panics = if scheduler.n_good_ends > 0 { 1 } else { n_panics + 1 };
-        shared.state.send_replace(EngineState::Loading);
-        let dropped = catch_unwind(AssertUnwindSafe(move || scheduler.fail_all("the model broke down")));
-        if dropped.is_err() || n_panics >= MAX_PANICS {
-            give_up(shared, LoadError::Panicked(why));
-            return;
-        }
-    }
-}
-
-fn load_caught(
-    load: &mut impl FnMut() -> Result<Loaded, LoadError>,
-) -> Result<(Loaded, Duration), LoadError> {
-    let started_at = Instant::now();
-    let loaded =
-        catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(|p| Err(LoadError::Panicked(panic_text(&*p))))?;
-    Ok((loaded, started_at.elapsed()))
-}
-
-fn give_up(shared: &Shared, error: LoadError) {
-    let why = error.to_string();
-    shared.fail(error);
-    let waiting = {
-        let mut queue = lock(&shared.queue);
-        queue.close();
-        queue.take_all()
-    };
-    for w in waiting {
-        lock(&shared.metrics).count_end(None);
-        let _ = w.events.send(Event::Failed(why.clone()));
-    }
-}
-
-fn panic_text(panic: &(dyn Any + Send)) -> String {
-    let text =
-        panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("a panic without words").to_owned()
-}
 
 /// What the inference thread owns; `step` puts steps together and takes their results in.
 pub(super) struct Scheduler<'a> {
@@ -99,24 +36,13 @@ pub(super) struct Scheduler<'a> {
     pub(super) step_times: StepTimes,
     /// Counts steps of one sequence and prefill chunks, so that they take turns.
     pub(super) n_turns: usize,
-    n_good_ends: usize,
+    pub(super) n_good_ends: usize,
 }
 
 impl<'a> Scheduler<'a> {
-    fn new(shared: &'a Shared, loaded: Loaded, took: Duration) -> Self {
-        let Loaded { model, text, size_bytes } = loaded;
-        let config = model.config();
-        let info = ModelInfo {
-            name: config.name.clone(),
-            architecture: config.architecture.clone(),
-            n_ctx: config.n_ctx,
-            n_ctx_train: config.n_ctx_train,
-            n_vocab: config.n_vocab,
-            quantization: config.quantization.clone(),
-            size_bytes,
-            n_params: config.n_params,
-            backend: model.backend(),
-        };
+    pub(super) fn new(shared: &'a Shared, loaded: Loaded, took: Duration) -> Self {
+        let info = info_of(&loaded);
+        let Loaded { model, text, .. } = loaded;
         tracing::info!(
             model = %info.name, quantization = %info.quantization, backend = %info.backend, n_ctx = info.n_ctx,
             load_ms = took.as_millis() as u64, "model loaded"
@@ -142,11 +68,9 @@ impl<'a> Scheduler<'a> {
         }
     }
 
-    /// One step; false when the engine is to end.
-    fn tick(&mut self) -> bool {
-        if !self.wait_for_work() {
-            return false;
-        }
+    /// One step, or why there is none.
+    pub(super) fn tick(&mut self) -> Result<(), Leave> {
+        self.wait_for_work()?;
         self.admit();
         self.end_abandoned();
         // From the back, so that indices stay true.
@@ -163,15 +87,35 @@ impl<'a> Scheduler<'a> {
             used_bytes: bytes,
             warm_sequences: self.cache.len(),
         };
-        true
+        Ok(())
     }
 
-    fn wait_for_work(&self) -> bool {
+    fn wait_for_work(&self) -> Result<(), Leave> {
+        let idle_since = Instant::now();
         let mut queue = lock(&self.shared.queue);
-        while self.running.is_empty() && queue.n_waiting() == 0 && !queue.is_closed() {
-            queue = self.shared.work.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let is_idle = self.running.is_empty() && queue.n_waiting() == 0;
+            if queue.is_closed() {
+                return Err(Leave::End);
+            }
+            if queue.is_paused() {
+                let is_over =
+                    lock(&self.shared.switch).as_ref().is_none_or(|switch| switch.deadline <= Instant::now());
+                return if is_idle || is_over { Err(Leave::Switch) } else { Ok(()) };
+            }
+            if !is_idle {
+                return Ok(());
+            }
+            let Some(limit) = self.shared.limits.idle_unload else {
+                queue = self.shared.work.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let left = limit.saturating_sub(idle_since.elapsed());
+            if left.is_zero() {
+                return Err(Leave::Idle);
+            }
+            queue = self.shared.work.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
         }
-        !queue.is_closed()
     }
 
     /// Gives free places to those whose turn it is, and tells the others where they stand.
@@ -302,7 +246,7 @@ impl<'a> Scheduler<'a> {
     }
 
     /// The engine ends: so does everything in it.
-    fn end_all(&mut self) {
+    pub(super) fn end_all(&mut self) {
         let waiting = lock(&self.shared.queue).take_all();
         for w in waiting {
             self.cancel_waiting(&w);
@@ -314,12 +258,28 @@ impl<'a> Scheduler<'a> {
     }
 
     /// The model is gone, and with it everything that ran on it.
-    fn fail_all(&mut self, why: &str) {
+    pub(super) fn fail_all(&mut self, why: &str) {
         lock(&self.shared.queue).end_everybody();
         for running in self.running.drain(..) {
             lock(&self.shared.metrics).count_end(None);
             running.failed(why);
         }
+    }
+}
+
+/// What is known of a model that was brought.
+pub(super) fn info_of(loaded: &Loaded) -> ModelInfo {
+    let config = loaded.model.config();
+    ModelInfo {
+        name: config.name.clone(),
+        architecture: config.architecture.clone(),
+        n_ctx: config.n_ctx,
+        n_ctx_train: config.n_ctx_train,
+        n_vocab: config.n_vocab,
+        quantization: config.quantization.clone(),
+        size_bytes: loaded.size_bytes,
+        n_params: config.n_params,
+        backend: loaded.model.backend(),
     }
 }
 

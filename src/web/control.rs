@@ -9,6 +9,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -17,6 +18,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::models::{ModelChooser, SwitchError};
 use crate::auth::{Auth, AuthError, Authority, NewAccount};
 use crate::domain::{Email, Invalid, Role, User};
 use crate::store::backup::CheckReport;
@@ -86,6 +88,11 @@ pub enum Operation {
     },
     /// Check the database.
     Check,
+    /// Let another model answer; only a running server can.
+    SwitchModel {
+        /// Its name in the data directory, or `builtin`.
+        model: String,
+    },
 }
 
 /// One account, for the list.
@@ -137,6 +144,13 @@ pub enum Answer {
         bytes: u64,
         /// Rows in it.
         n_rows: u64,
+    },
+    /// Another model answers.
+    Switched {
+        /// Its name.
+        name: String,
+        /// Size of its files.
+        size_bytes: u64,
     },
     /// The database was checked.
     Checked {
@@ -254,6 +268,7 @@ pub async fn perform(auth: &Auth, operation: Operation) -> Result<Answer, Refusa
             Ok(Answer::BackedUp { file: done.path, bytes: done.bytes, n_rows: done.n_rows })
         }
         Operation::Check => Ok(stored(auth, Store::check).await?.into()),
+        Operation::SwitchModel { .. } => Err(Refusal::failed("no server runs that could switch its model")),
     }
 }
 
@@ -287,6 +302,15 @@ async fn find(auth: &Auth, email: &str) -> Result<User, Refusal> {
     })
 }
 
+/// What a running server can do for its operator.
+#[derive(Clone)]
+pub struct Served {
+    /// Accounts and the database behind them.
+    pub auth: Auth,
+    /// From which models to choose.
+    pub models: Option<Arc<dyn ModelChooser>>,
+}
+
 /// Listens in `dir`. The caller holds the database open, so a socket file that is there already is a dead server's.
 ///
 /// # Errors
@@ -303,7 +327,7 @@ pub fn bind(dir: &Path) -> io::Result<UnixListener> {
 }
 
 /// Answers operators until `shutdown`, then removes the socket when the last is answered.
-pub async fn serve(dir: &Path, listener: UnixListener, auth: Auth, shutdown: CancellationToken) {
+pub async fn serve(dir: &Path, listener: UnixListener, served: Served, shutdown: CancellationToken) {
     let owner = fs::metadata(dir).map(|meta| meta.uid()).ok();
     let clients = TaskTracker::new();
     loop {
@@ -325,9 +349,9 @@ pub async fn serve(dir: &Path, listener: UnixListener, auth: Auth, shutdown: Can
             tracing::warn!(?uid, "control socket: refused a client of another user");
             continue;
         }
-        let auth = auth.clone();
+        let served = served.clone();
         clients.spawn(async move {
-            if let Err(e) = answer(stream, &auth).await {
+            if let Err(e) = answer(stream, &served).await {
                 tracing::warn!("control socket: {e}");
             }
         });
@@ -338,7 +362,16 @@ pub async fn serve(dir: &Path, listener: UnixListener, auth: Auth, shutdown: Can
     let _ = fs::remove_file(dir.join(SOCKET_NAME));
 }
 
-async fn answer(stream: UnixStream, auth: &Auth) -> io::Result<()> {
+async fn switch(chooser: Arc<dyn ModelChooser>, model: String) -> Result<Answer, Refusal> {
+    let chosen = tokio::task::spawn_blocking(move || chooser.choose(&model)).await;
+    let chosen = chosen.map_err(|e| Refusal::failed(e.to_string()))?.map_err(|e| match e {
+        SwitchError::Unusable(message) => Refusal { exit_code: 3, message },
+        other => Refusal::failed(other.to_string()),
+    })?;
+    Ok(Answer::Switched { name: chosen.name, size_bytes: chosen.size_bytes })
+}
+
+async fn answer(stream: UnixStream, served: &Served) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut reader = BufReader::new(read.take(MAX_LINE_BYTES));
     let mut line = String::new();
@@ -351,7 +384,10 @@ async fn answer(stream: UnixStream, auth: &Auth) -> io::Result<()> {
         return Ok(());
     }
     let outcome = match serde_json::from_str(&line) {
-        Ok(operation) => perform(auth, operation).await,
+        Ok(operation) => match (operation, &served.models) {
+            (Operation::SwitchModel { model }, Some(chooser)) => switch(Arc::clone(chooser), model).await,
+            (operation, _) => perform(&served.auth, operation).await,
+        },
         Err(e) => Err(Refusal::failed(format!(
             "the running server does not understand this command ({e}); are both of the same version?"
         ))),

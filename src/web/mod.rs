@@ -21,6 +21,7 @@ pub mod local_ca;
 mod me;
 mod memories;
 mod metrics;
+pub mod models;
 mod ollama;
 mod ollama_answer;
 mod ollama_request;
@@ -63,6 +64,8 @@ pub struct WebOptions {
     pub allowed_hosts: Vec<String>,
     /// Proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// From which models the admin may choose; none where this is left out.
+    pub models: Option<Arc<dyn models::ModelChooser>>,
     /// Speak Ollama's API too.
     pub ollama: bool,
     /// Speak TLS with this certificate; see [`tls::server_config`].
@@ -109,6 +112,10 @@ impl App {
     }
     pub(crate) fn live(&self) -> &Live {
         self.0.chat.live()
+    }
+    /// From which models the admin may choose.
+    pub fn models(&self) -> Option<Arc<dyn models::ModelChooser>> {
+        self.0.options.models.clone()
     }
     pub(crate) fn options(&self) -> &WebOptions {
         &self.0.options
@@ -186,6 +193,8 @@ fn own_routes() -> Routes {
         .add::<admin::__path_create_invite, _, _>(admin::create_invite)
         .add::<admin::__path_delete_invite, _, _>(admin::delete_invite)
         .add::<admin::__path_status, _, _>(admin::status)
+        .add::<models::__path_list, _, _>(models::list)
+        .add::<models::__path_switch, _, _>(models::switch)
         .add::<health::__path_live, _, _>(health::live)
         .add::<health::__path_ready, _, _>(health::ready)
         .add::<health::__path_health, _, _>(health::health)

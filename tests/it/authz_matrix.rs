@@ -99,6 +99,8 @@ fn routes() -> BTreeMap<(&'static str, &'static str), Route> {
     add("post", "/api/admin/invites", Admin, json!({"role": "king"}), &[], &[]);
     add("delete", "/api/admin/invites/{id}", Admin, none.clone(), &[("id", "invite")], &[]);
     add("get", "/api/admin/status", Admin, none.clone(), &[], &[]);
+    add("get", "/api/admin/models", Admin, none.clone(), &[], &[]);
+    add("post", "/api/admin/model", Admin, json!({"name": "../x"}), &[], &[]);
     for (method, path, body) in routes_for_programs() {
         add(method, path, Caller, body, &[], &[]);
     }

@@ -40,6 +40,7 @@ mod store_files; // damaged and foreign files, permissions, backup and restore
 mod store_model; // the store against a plain map
 mod store_people; // accounts for tests of the store
 mod stories; // greedy text of trained models, token by token
+mod switch; // another model takes over; an idle one is unloaded
 mod templates; // chat templates of real models, hostile templates, and what a person cannot write
 mod terminal; // `run` without a terminal: one message in, one answer out
 mod tidy; // the house rules: imports, sizes, unsafe, names

@@ -140,7 +140,7 @@ impl Server {
     pub(crate) fn post_as(&self, path: &str, token: &str, body: &Value) -> (u16, Value) {
         let ask =
             agent().post(format!("{}{path}", self.url)).header("authorization", format!("Bearer {token}"));
-        let mut answer = ask.send_json(body).unwrap();
+        let mut answer = ask.header("accept", "application/json").send_json(body).unwrap();
         let status = answer.status().as_u16();
         (status, answer.body_mut().read_json().unwrap_or(Value::Null))
     }
