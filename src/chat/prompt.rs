@@ -17,6 +17,9 @@ const MAX_FACTS_CHARS: usize = 2000;
 const MIN_CTX_FOR_PERSONA: usize = 1024;
 /// Most room kept for an answer.
 const MAX_REPLY_TOKENS: usize = 1024;
+/// The longest answer of a model trained on this project's dialogues, twice their longest: what goes on beyond it has
+/// lost its thread.
+const MAX_SMALL_REPLY_TOKENS: usize = 160;
 /// Messages looked at; a context that holds more of them is larger than what a chat needs.
 pub(super) const MAX_HISTORY_MESSAGES: usize = 400;
 /// What a turn costs beside its words: role, markers, line ends.
@@ -106,9 +109,11 @@ pub fn build(
     let facts_only = reads_facts_only(text, info.n_ctx);
     let exchanges = exchanges(history);
     let example = example_turn(text, &exchanges);
+    let voice = (!facts_only).then(|| opening_voice(&exchanges)).flatten();
     let head = |first: usize| {
         let shown: Vec<MessageId> = exchanges[first..].iter().flatten().map(|t| t.id).collect();
-        example.clone().into_iter().chain(system_turn(facts_only, person, &shown)).collect()
+        let system = system_turn(facts_only, person, &shown, voice.as_deref());
+        example.clone().into_iter().chain(system).collect()
     };
     fit(text, info.n_ctx, &exchanges, head)
 }
@@ -121,12 +126,14 @@ pub fn build_unstored(
     persona: &str,
     turns: &[Turn],
 ) -> Result<Prompt, PromptError> {
-    let system = (!reads_facts_only(text, info.n_ctx)).then(|| Turn::new(Speaker::System, persona));
     let mut exchanges: Vec<Vec<Said>> = Vec::new();
     for turn in turns {
         push_turn(&mut exchanges, MessageId::from_bytes([0; 16]), turn.clone());
     }
     let example = example_turn(text, &exchanges);
+    let system = (!reads_facts_only(text, info.n_ctx))
+        .then(|| with_voice(persona.to_owned(), opening_voice(&exchanges).as_deref()))
+        .map(|system| Turn::new(Speaker::System, system));
     fit(text, info.n_ctx, &exchanges, |_| example.clone().into_iter().chain(system.clone()).collect())
 }
 
@@ -187,7 +194,11 @@ fn fit(
         if tokens.len() <= budget {
             let rendered = text.template.render(&turns, true)?.text();
             return Ok(Prompt {
-                max_tokens: n_ctx - tokens.len(),
+                max_tokens: if text.template.supports_example() {
+                    (n_ctx - tokens.len()).min(MAX_SMALL_REPLY_TOKENS)
+                } else {
+                    n_ctx - tokens.len()
+                },
                 truncated: first > 0,
                 already_thinking: rendered.trim_end().ends_with("<think>"),
                 tokens,
@@ -237,13 +248,31 @@ fn first_that_fits(
 fn example_turn(text: &TextModel, exchanges: &[Vec<Said>]) -> Option<Turn> {
     let [opening] = exchanges else { return None };
     let said = opening.first().filter(|_| text.template.supports_example())?;
-    let near = exemplars::nearest(&said.turn.content)?;
-    Some(Turn::new(Speaker::Example, format!("{}\n{}", near.opening, near.reply)))
+    exemplars::example(&said.turn.content)
+}
+
+/// Examples of the persona's voice, chosen by how the chat began and the same until it ends.
+fn opening_voice(exchanges: &[Vec<Said>]) -> Option<String> {
+    let opening = exchanges.first()?.first()?;
+    exemplars::voice(&opening.turn.content)
+}
+
+fn with_voice(mut persona: String, voice: Option<&str>) -> String {
+    if let Some(voice) = voice {
+        persona.push_str("\n\n");
+        persona.push_str(voice);
+    }
+    persona
 }
 
 /// Facts that the model does not read in the history itself: so the start of a chat's prompt stays the same while the
 /// chat goes on, and its prefix stays in the cache.
-fn system_turn(facts_only: bool, person: Person<'_>, shown: &[MessageId]) -> Option<Turn> {
+fn system_turn(
+    facts_only: bool,
+    person: Person<'_>,
+    shown: &[MessageId],
+    voice: Option<&str>,
+) -> Option<Turn> {
     let now = Timestamp::now();
     let facts: Vec<&str> = person
         .memories
@@ -257,7 +286,7 @@ fn system_turn(facts_only: bool, person: Person<'_>, shown: &[MessageId]) -> Opt
     if facts_only {
         return (!line.is_empty()).then(|| Turn::new(Speaker::System, line));
     }
-    let mut system = persona::text(person.user);
+    let mut system = with_voice(persona::text(person.user), voice);
     if !line.is_empty() {
         system.push_str("\n\nWhat you remember about them: ");
         system.push_str(&line);

@@ -62,7 +62,7 @@ enum Plan {
         prompt: Prompt,
         changes: Vec<Change>,
         /// A reply to be taken over whole.
-        written: Option<&'static str>,
+        written: Option<String>,
     },
 }
 
@@ -270,7 +270,8 @@ fn plan(
         None => Vec::new(),
     };
     let (id, content) = new;
-    let safety = safety::check(content.as_str()).map(|danger| danger.kind.as_str().to_owned());
+    let danger = safety::check(content.as_str());
+    let safety = danger.map(|danger| danger.kind.as_str().to_owned());
     let mut memories = me.memories()?;
     // What somebody says in danger is for people to hear, not for a list of facts.
     let changes = if safety.is_some() {
@@ -279,7 +280,8 @@ fn plan(
         memory::changes(content.as_str(), &memories, Timestamp::now())
     };
     apply_for_prompt(&changes, &mut memories);
-    let written = written(content.as_str(), &history, &memories, text);
+    let written =
+        written(content.as_str(), &history, &memories, danger.map(|danger| danger.kind), text);
     history.push(unstored_message(chat, id, content.as_str()));
     let user = me.user()?;
     let prompt = build(text, info, &user, &memories, &history)?;
@@ -289,11 +291,20 @@ fn plan(
     Ok(Plan::Generate { said, prompt, changes, written })
 }
 
-/// A reply that somebody wrote, for what begins a chat.
-fn written(content: &str, before: &[Message], memories: &[Memory], text: &TextModel) -> Option<&'static str> {
-    // Only a model that was trained on these exchanges speaks with one voice with them.
-    let fits = before.is_empty() && text.template.supports_example();
-    fits.then(|| exemplars::whole(content, memories)).flatten()
+/// A written answer, for a model that was trained on such answers and speaks with one voice with them.
+fn written(
+    message: &str,
+    before: &[Message],
+    memories: &[Memory],
+    danger: Option<safety::Kind>,
+    text: &TextModel,
+) -> Option<String> {
+    if !text.template.supports_example() {
+        return None;
+    }
+    let said: Vec<&str> = before.iter().filter(|m| !m.is_user).map(|m| m.content.trim()).collect();
+    let n_before = before.iter().filter(|m| m.is_user).count();
+    exemplars::whole(&exemplars::Asked { said: &said, n_before, message, memories, danger })
 }
 
 /// Answers a message that was stored and has no answer yet.
@@ -373,7 +384,7 @@ fn reply_to(me: &UserStore, chat: ChatId, message: MessageId) -> Result<Option<M
     Ok(newest.into_iter().rev().find(answers))
 }
 
-fn apply_for_prompt(changes: &[Change], memories: &mut Vec<Memory>) {
+pub(super) fn apply_for_prompt(changes: &[Change], memories: &mut Vec<Memory>) {
     for change in changes {
         match change {
             Change::Add(content) => memories.push(prompt::unstored_memory(content.clone())),

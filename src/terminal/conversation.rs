@@ -7,8 +7,8 @@ use anyhow::{Context as _, anyhow};
 
 use super::keys::Keys;
 use super::{Options, Sink};
-use crate::chat::prompt;
 use crate::chat::safety::{self, Card, Danger};
+use crate::chat::{exemplars, prompt};
 use crate::engine::{Engine, Event, Finish, GenerateRequest, ModelInfo, Owner};
 use crate::text::{Speaker, TextModel, ThinkingSplitter, Turn};
 
@@ -82,6 +82,10 @@ impl Conversation {
         notes: &mut impl Write,
         keys: &mut Keys,
     ) -> anyhow::Result<Ended> {
+        if let Some(written) = self.written() {
+            write_piece(answer, &written, out)?;
+            return Ok(Ended::Complete);
+        }
         let prompt = prompt::build_unstored(&self.text, &self.info, &self.options.persona, &self.turns)?;
         if prompt.truncated && !self.told_truncated {
             writeln!(notes, "(the oldest messages no longer fit what the model can read at once)")?;
@@ -120,6 +124,12 @@ impl Conversation {
                 Event::Failed(why) => return Err(anyhow!("the answer failed: {why}")),
             }
         }
+    }
+
+    /// A reply from the written collection, for a model that speaks with one voice with it.
+    fn written(&self) -> Option<String> {
+        let takes_over = self.options.sampling.is_none() && self.text.template.supports_example();
+        takes_over.then(|| exemplars::written(&self.turns)).flatten()
     }
 
     fn show_card(&self, danger: Option<Danger>, notes: &mut impl Write) -> io::Result<()> {

@@ -18,11 +18,11 @@ const MONTHS: [&str; 12] = [
     "november",
     "december",
 ];
-const PETS: [&str; 16] = [
+pub(super) const PETS: [&str; 16] = [
     "dog", "cat", "puppy", "kitten", "hamster", "rabbit", "bunny", "horse", "pony", "goldfish", "fish",
     "parrot", "budgie", "tortoise", "snake", "gerbil",
 ];
-const PEOPLE: [&str; 22] = [
+pub(super) const PEOPLE: [&str; 22] = [
     "sister",
     "brother",
     "friend",
@@ -46,7 +46,7 @@ const PEOPLE: [&str; 22] = [
     "teacher",
     "teddy",
 ];
-const EVENTS: [&str; 16] = [
+pub(super) const EVENTS: [&str; 16] = [
     "exam",
     "test",
     "interview",

@@ -7,7 +7,9 @@
 
 mod facts;
 mod forget;
+mod recall;
 
+pub use self::recall::answer;
 use crate::domain::{Memory, MemoryId, Timestamp};
 
 /// Facts noted by rules per person; those that somebody typed in do not count. More than a prompt has room for would

@@ -1,0 +1,267 @@
+//! Written answers: the nearest of about ten thousand exchanges, replies to short messages, replies in danger.
+//!
+//! A small model adapts better than it invents. An opening that says nearly the same as a written one gets its reply
+//! whole; one that is merely like it is shown to the model as an example; a far one is worse than none. Inside a chat,
+//! "thanks" or "idk" gets a written reply, too, a question for a remembered fact gets the fact, and a message in which the
+//! crisis check sees danger always gets a written answer: what is said then must not be left to a model of seven million
+//! parameters. Where nothing fits, a question shows that one is listening; the model speaks when those are used up, and
+//! when another answer is asked for.
+//!
+//! `models/train/collection.py` writes the files from the dialogues.
+
+mod likeness;
+mod listening;
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use self::likeness::{Index, Near};
+use super::memory;
+use super::safety::Kind;
+use crate::domain::{Memory, Timestamp};
+use crate::engine::{CancelHandle, Event, Finish, Generation, Timings};
+use crate::text::{Speaker, Turn};
+
+/// Openings and replies: `wording | wording TAB reply` a line.
+const WRITTEN: &str = include_str!("../../../assets/exemplars.tsv");
+/// Replies to short messages inside a chat, in the same form; a message may have several.
+const FOLLOW_UPS: &str = include_str!("../../../assets/follow_ups.tsv");
+/// `kind TAB reply`, two or three to a kind; each of them points to people who help.
+const DANGER: &str = include_str!("../../../assets/danger_replies.tsv");
+/// From this fit on a written reply answers an opening: read on 150 held-out openings, nine in ten then do.
+const WHOLE_FROM: f32 = 0.4;
+/// Inside a chat much was said that the writer did not know: nearly the same words are asked for,
+const WHOLE_FROM_INSIDE: f32 = 0.8;
+/// and enough of them to stand for themselves.
+const MIN_STEMS_INSIDE: usize = 2;
+/// In danger a reply to nearly the same words is better than one to the kind of danger.
+const WHOLE_FROM_IN_DANGER: f32 = 0.6;
+/// Only such replies are taken then: those that point to somebody.
+const HELP_WORDS: [&str; 12] = [
+    "emergency",
+    "crisis",
+    "helpline",
+    "poison",
+    "police",
+    "doctor",
+    "adult",
+    "grown",
+    "teacher",
+    "counsellor",
+    "counselor",
+    "line",
+];
+/// From this likeness on an exchange is about the same thing.
+const EXAMPLE_FROM: f32 = 0.25;
+/// Examples of the persona's voice, and the longest of them: together about a hundred tokens.
+const N_VOICE: usize = 2;
+const MAX_VOICE_BYTES: usize = 240;
+/// Between the words of a reply that is taken over: quick to read along, slow enough to be stopped.
+const WORD_PACE: Duration = Duration::from_millis(30);
+
+/// The written answer to the last of `turns`, for a conversation that is stored nowhere.
+pub fn written(turns: &[Turn]) -> Option<String> {
+    let (last, before) = turns.split_last().filter(|(last, _)| last.speaker == Speaker::User)?;
+    let by = |speaker| before.iter().filter(move |turn| turn.speaker == speaker);
+    let said: Vec<&str> = by(Speaker::Assistant).map(|turn| turn.content.as_str()).collect();
+    let danger = super::safety::check(&last.content).map(|danger| danger.kind);
+    let mut memories: Vec<Memory> = Vec::new();
+    for turn in by(Speaker::User) {
+        let changes = memory::changes(&turn.content, &memories, Timestamp::now());
+        super::start::apply_for_prompt(&changes, &mut memories);
+    }
+    let n_before = by(Speaker::User).count();
+    whole(&Asked { said: &said, n_before, message: &last.content, memories: &memories, danger })
+}
+
+/// What is asked for: the way to a message, the message, and what is known.
+pub(super) struct Asked<'a> {
+    /// What the parent said before in this chat.
+    pub(super) said: &'a [&'a str],
+    /// How many exchanges there were before.
+    pub(super) n_before: usize,
+    /// The message.
+    pub(super) message: &'a str,
+    /// What is remembered of the person.
+    pub(super) memories: &'a [Memory],
+    /// What the crisis check saw.
+    pub(super) danger: Option<Kind>,
+}
+
+/// The nearest exchange that is near enough to help, as the turn a model was trained to carry over.
+pub(super) fn example(opening: &str) -> Option<Turn> {
+    let near = openings().near(opening).into_iter().find(|e| e.likeness >= EXAMPLE_FROM)?;
+    Some(Turn::new(Speaker::Example, format!("{}\n{}", near.opening, near.reply)))
+}
+
+/// The nearest exchanges in words, for the persona's text: how it sounds, for a model that was not trained on it. They
+/// hang on the opening alone, so that a chat's prompt keeps its beginning, and the prefix cache its use.
+pub(super) fn voice(opening: &str) -> Option<String> {
+    let near = openings().near(opening);
+    let near = near.iter().filter(|e| e.likeness >= EXAMPLE_FROM && e.reply.len() <= MAX_VOICE_BYTES);
+    let mut replies: Vec<&str> = Vec::new();
+    let mut out = String::new();
+    for e in near {
+        if replies.len() < N_VOICE && !replies.contains(&e.reply) {
+            replies.push(e.reply);
+            out.push_str(&format!("\n- to \"{}\": \"{}\"", e.opening, e.reply));
+        }
+    }
+    (!out.is_empty()).then(|| format!("How you sound, in answers to others:{out}"))
+}
+
+/// The answer, if it is to be a written one.
+pub(super) fn whole(asked: &Asked<'_>) -> Option<String> {
+    if asked.danger.is_some() {
+        return in_danger(asked).map(str::to_owned);
+    }
+    if let Some(fact) = memory::answer(asked.message, asked.memories) {
+        return Some(fact);
+    }
+    let written = (asked.n_before > 0).then(|| follow_up(asked)).flatten().or_else(|| written_before(asked));
+    written.map(str::to_owned).or_else(|| listening::reply(asked.message, asked.said))
+}
+
+/// The reply to an opening that says nearly the same.
+fn written_before(asked: &Asked<'_>) -> Option<&'static str> {
+    let stems = likeness::stems(asked.message);
+    let from = match asked.n_before {
+        0 => WHOLE_FROM,
+        _ if stems.len() >= MIN_STEMS_INSIDE => WHOLE_FROM_INSIDE,
+        _ => return None,
+    };
+    // The one who wrote it knew nothing of this person.
+    let known = |m: &Memory| likeness::stems(&m.content).iter().any(|stem| stems.contains(stem));
+    if asked.memories.iter().any(known) {
+        return None;
+    }
+    openings().near(asked.message).iter().find(|e| e.fit >= from && is_new(asked, e.reply)).map(|e| e.reply)
+}
+
+fn is_new(asked: &Asked<'_>, reply: &str) -> bool {
+    !asked.said.contains(&reply)
+}
+
+/// Never the model: first a reply to nearly the same words, then one to the kind of danger, each kind's in turn.
+fn in_danger(asked: &Asked<'_>) -> Option<&'static str> {
+    let helps = |reply: &str| likeness::words(reply).iter().any(|w| HELP_WORDS.contains(&w.as_str()));
+    let near = openings().near(asked.message);
+    let fits = |e: &&Near| e.fit >= WHOLE_FROM_IN_DANGER && helps(e.reply) && is_new(asked, e.reply);
+    if let Some(near) = near.iter().find(fits) {
+        return Some(near.reply);
+    }
+    let kind = asked.danger?.as_str();
+    let replies: Vec<&'static str> = DANGER
+        .lines()
+        .filter_map(|line| line.split_once('\t'))
+        .filter(|(k, _)| *k == kind)
+        .map(|l| l.1)
+        .collect();
+    let unused = replies.iter().find(|reply| is_new(asked, reply));
+    unused.or_else(|| replies.get(asked.n_before.checked_rem(replies.len())?)).copied()
+}
+
+/// The reply to a short message that means the same in most chats, another one each time.
+fn follow_up(asked: &Asked<'_>) -> Option<&'static str> {
+    let words = likeness::words(asked.message);
+    let same = |wordings: &str| wordings.split(" | ").any(|w| likeness::words(w) == words);
+    let lines = FOLLOW_UPS.lines().filter_map(|line| line.split_once('\t'));
+    lines.filter(|(wordings, _)| same(wordings)).map(|l| l.1).find(|reply| is_new(asked, reply))
+}
+
+/// Built at the first opening: some tens of milliseconds that an idle server never spends.
+fn openings() -> &'static Index {
+    static INDEX: OnceLock<Index> = OnceLock::new();
+    INDEX.get_or_init(|| Index::new(WRITTEN))
+}
+
+/// A written reply as the engine would send it: word by word, and stoppable.
+pub(super) fn recite(reply: String) -> (Generation, impl Future<Output = ()> + Send + 'static) {
+    let (events, receiver) = mpsc::unbounded_channel();
+    let cancel = CancelHandle::default();
+    let generation = Generation { events: receiver, cancel: cancel.clone() };
+    let speak = async move {
+        let mut finish_reason = Finish::Stop;
+        for word in reply.split_inclusive(' ') {
+            if cancel.is_cancelled() {
+                finish_reason = Finish::Cancelled;
+                break;
+            }
+            // A receiver that is gone has ended by itself.
+            let _ = events.send(Event::Delta { text: word.to_owned(), n_tokens: 1, tokens: Vec::new() });
+            tokio::time::sleep(WORD_PACE).await;
+        }
+        let _ = events.send(Event::Done { finish_reason, timings: Timings::default() });
+    };
+    (generation, speak)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked<'a>(said: &'a [&'a str], message: &'a str, memories: &'a [Memory]) -> Asked<'a> {
+        let danger = crate::chat::safety::check(message).map(|d| d.kind);
+        Asked { said, n_before: said.len(), message, memories, danger }
+    }
+
+    fn opening(message: &str) -> Option<&'static str> {
+        written_before(&asked(&[], message, &[]))
+    }
+
+    #[test]
+    fn a_common_opening_has_a_written_answer() {
+        for message in
+            ["I had a bad day", "i had a bad day.", "I've had a BAD day!", "i got engaged!!", "hola", "..."]
+        {
+            assert!(opening(message).is_some(), "{message}: {:?}", openings().near(message).first());
+        }
+    }
+
+    #[test]
+    fn another_matter_is_not_taken_over() {
+        let message = "the quartet in our village wants me to play the viola on saturday";
+        assert!(opening(message).is_none(), "{:?}", openings().near(message).first());
+        assert_eq!(example("zxqv wvut"), None);
+    }
+
+    #[test]
+    fn what_is_remembered_goes_before_what_was_written() {
+        let memory = |content: &str| crate::chat::prompt::unstored_memory(content.to_owned());
+        assert!(written_before(&asked(&[], "my dog died", &[memory("name Priya")])).is_some());
+        assert_eq!(written_before(&asked(&[], "my dog died", &[memory("dog Rex")])), None);
+    }
+
+    #[test]
+    fn a_short_message_inside_a_chat_gets_another_reply_each_time() {
+        let first = whole(&asked(&["Hello."], "Thank you!", &[])).unwrap();
+        let second = whole(&asked(&["Hello.", &first], "thank you", &[])).unwrap();
+        assert_ne!(first, second);
+        assert_eq!(written_before(&asked(&["Hello."], "it is the blue one", &[])), None);
+    }
+
+    #[test]
+    fn every_danger_is_answered_with_people_who_help() {
+        for kind in Kind::ALL {
+            let mut replies: Vec<String> = Vec::new();
+            for _ in 0..5 {
+                let said: Vec<&str> = replies.iter().map(String::as_str).collect();
+                let asked = Asked {
+                    said: &said,
+                    n_before: said.len(),
+                    message: "q",
+                    memories: &[],
+                    danger: Some(kind),
+                };
+                let reply = whole(&asked).unwrap();
+                assert!(
+                    likeness::words(&reply).iter().any(|w| HELP_WORDS.contains(&w.as_str())),
+                    "{kind:?}: {reply}"
+                );
+                replies.push(reply);
+            }
+        }
+    }
+}
