@@ -85,7 +85,7 @@ fn main() {
         }
     }
     ready_ms.sort_by(f64::total_cmp);
-    let model_mib = std::fs::metadata(concat!(env!("CARGO_MANIFEST_DIR"), "/models/mommy-v0-q8_0.gguf"))
+    let model_mib = std::fs::metadata(concat!(env!("CARGO_MANIFEST_DIR"), "/models/mommy.gguf"))
         .map_or(0.0, |m| m.len() as f64 / f64::from(1 << 20));
     println!("| process start to ready, built-in model, {n_runs} runs | ms |\n| --- | ---: |");
     println!("| median | {:.0} |", ready_ms[ready_ms.len() / 2]);

@@ -27,7 +27,7 @@ use crate::model::config::ModelConfig;
 use crate::model::gguf::Gguf;
 
 /// The model in the binary, so that the first start needs no network and no file.
-pub const BUILTIN: &[u8] = include_bytes!("../models/mommy-v0-q8_0.gguf");
+pub const BUILTIN: &[u8] = include_bytes!("../models/mommy.gguf");
 /// What the model in the binary is called.
 pub const BUILTIN_NAME: &str = "builtin";
 

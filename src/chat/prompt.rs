@@ -17,9 +17,6 @@ const MAX_FACTS_CHARS: usize = 2000;
 const MIN_CTX_FOR_PERSONA: usize = 1024;
 /// Most room kept for an answer.
 const MAX_REPLY_TOKENS: usize = 1024;
-/// The longest answer of a model trained on this project's dialogues, twice their longest: what goes on beyond it has
-/// lost its thread.
-const MAX_SMALL_REPLY_TOKENS: usize = 160;
 /// Messages looked at; a context that holds more of them is larger than what a chat needs.
 pub(super) const MAX_HISTORY_MESSAGES: usize = 400;
 /// What a turn costs beside its words: role, markers, line ends.
@@ -194,11 +191,7 @@ fn fit(
         if tokens.len() <= budget {
             let rendered = text.template.render(&turns, true)?.text();
             return Ok(Prompt {
-                max_tokens: if text.template.supports_example() {
-                    (n_ctx - tokens.len()).min(MAX_SMALL_REPLY_TOKENS)
-                } else {
-                    n_ctx - tokens.len()
-                },
+                max_tokens: n_ctx - tokens.len(),
                 truncated: first > 0,
                 already_thinking: rendered.trim_end().ends_with("<think>"),
                 tokens,

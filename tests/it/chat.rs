@@ -409,7 +409,7 @@ async fn another_persons_chat_is_not_there() {
 /// A common opening is answered from the written collection, and says so; asked again, the model answers.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_common_opening_gets_a_written_answer_once() {
-    let model = include_bytes!("../../models/mommy-v0-q8_0.gguf");
+    let model = include_bytes!("../../models/mommy.gguf");
     let engine = Engine::start(EngineOptions {
         gguf: ModelSource::Builtin(model),
         load: LoadOptions {

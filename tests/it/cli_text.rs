@@ -8,7 +8,7 @@ use crate::program::{Program, finish};
 const MESSAGES: &str = r#"[{"role":"user","content":"Good <b>night</b>"}]"#;
 
 fn builtin_file() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/mommy-v0-q8_0.gguf")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/mommy.gguf")
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::gguf_writer::tiny_llama;
 use crate::model_files::{parts, write};
 
 fn builtin_path() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/mommy-v0-q8_0.gguf")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/mommy.gguf")
 }
 
 fn preflight() -> Preflight {
@@ -23,18 +23,18 @@ fn a_model_is_taken_in_found_by_name_checked_and_removed() {
     let models = Models::of(dir.path());
     assert_eq!(models.resolve(None).unwrap(), ModelFile::Builtin);
     let (entry, tried) = models.import(&builtin_path(), &preflight()).unwrap();
-    assert_eq!((entry.name.as_str(), tried), ("mommy-v0-q8_0.gguf", Tried::Works));
+    assert_eq!((entry.name.as_str(), tried), ("mommy.gguf", Tried::Works));
     assert_eq!(models.resolve(None).unwrap(), ModelFile::File(entry.path.clone()));
-    for name in ["mommy-v0-q8_0", "mommy-v0-q8_0.gguf"] {
+    for name in ["mommy", "mommy.gguf"] {
         assert_eq!(models.resolve(Some(name)).unwrap(), ModelFile::File(entry.path.clone()));
     }
     assert!(matches!(models.import(&builtin_path(), &preflight()), Err(HubError::Exists(_))));
     let file = models.resolve(None).unwrap();
     let (ours, builtin) = (models.verify(&file).unwrap(), models.verify(&ModelFile::Builtin).unwrap());
     assert_eq!(ours[0].sha256, builtin[0].sha256);
-    fs::write(dir.path().join("models/mommy-v0-q8_0.gguf.sha256"), "00  x\n").unwrap();
+    fs::write(dir.path().join("models/mommy.gguf.sha256"), "00  x\n").unwrap();
     assert!(matches!(models.verify(&file), Err(HubError::Changed { .. })));
-    models.remove("mommy-v0-q8_0").unwrap();
+    models.remove("mommy").unwrap();
     assert!(fs::read_dir(dir.path().join("models")).unwrap().next().is_none());
     assert!(builtin_path().exists());
 }

@@ -11,7 +11,7 @@ use mommygpt::model::gguf::Gguf;
 use mommygpt::model::{Batch, Logits, LogitsFor, Model, ModelConfig, ModelError, SeqId, TokenId};
 use mommygpt::text::TextModel;
 
-static BUILTIN: &[u8] = include_bytes!("../../models/mommy-v0-q8_0.gguf");
+static BUILTIN: &[u8] = include_bytes!("../../models/mommy.gguf");
 
 /// The test's hand on the model. Clones are one script.
 #[derive(Clone)]

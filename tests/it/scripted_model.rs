@@ -108,7 +108,7 @@ struct ScriptedModel {
 }
 
 pub(crate) fn builtin_path() -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/mommy-v0-q8_0.gguf")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/mommy.gguf")
 }
 
 /// The built-in model's vocabulary and template.

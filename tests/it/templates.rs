@@ -188,7 +188,7 @@ fn a_system_turn_finds_its_place() {
 
 #[test]
 fn the_built_in_model_has_all_it_needs() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/mommy-v0-q8_0.gguf");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/mommy.gguf");
     let model = TextModel::from_gguf(&Gguf::open(&path).unwrap()).unwrap();
     assert!(model.template.supports_system() && model.template.supports_example());
     let ids = model.encode_chat(&[turn(Speaker::User, "Good night, mom.")]).unwrap();
@@ -205,7 +205,7 @@ fn a_person_cannot_write_control_tokens() {
     let Some(folder) = fixture("vocab") else { return };
     let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().flatten().map(|entry| entry.path()).collect();
     paths.retain(|path| path.extension().is_some_and(|e| e == "gguf"));
-    paths.push(Path::new(env!("CARGO_MANIFEST_DIR")).join("models/mommy-v0-q8_0.gguf"));
+    paths.push(Path::new(env!("CARGO_MANIFEST_DIR")).join("models/mommy.gguf"));
     for path in paths {
         let model = TextModel::from_gguf(&Gguf::open(&path).unwrap()).unwrap();
         let tokenizer = &model.tokenizer;
