@@ -244,7 +244,7 @@ fn names(reply: &str) -> impl Iterator<Item = String> + '_ {
     reply.split(' ').filter_map(move |word| {
         let was_inside = inside;
         inside = word.ends_with(|c: char| c.is_ascii_lowercase() || matches!(c, ',' | ';'));
-        let name: String = word.chars().take_while(|c| c.is_ascii_alphabetic()).collect();
+        let name: String = word.chars().take_while(char::is_ascii_alphabetic).collect();
         let capital = name.starts_with(|c: char| c.is_ascii_uppercase());
         let rest_small = name.len() > 2 && name[1..].chars().all(|c| c.is_ascii_lowercase());
         (was_inside && capital && rest_small).then(|| name.to_lowercase())

@@ -101,15 +101,15 @@ pub(super) fn example(opening: &str) -> Option<Turn> {
 pub(super) fn voice(opening: &str) -> Option<String> {
     let near = openings().near(opening);
     let near = near.iter().filter(|e| e.likeness >= EXAMPLE_FROM && e.reply.len() <= MAX_VOICE_BYTES);
-    let mut replies: Vec<&str> = Vec::new();
-    let mut out = String::new();
+    let mut chosen: Vec<&Near> = Vec::new();
     for e in near {
-        if replies.len() < N_VOICE && !replies.contains(&e.reply) {
-            replies.push(e.reply);
-            out.push_str(&format!("\n- to \"{}\": \"{}\"", e.opening, e.reply));
+        if chosen.len() < N_VOICE && !chosen.iter().any(|c| c.reply == e.reply) {
+            chosen.push(e);
         }
     }
-    (!out.is_empty()).then(|| format!("How you sound, in answers to others:{out}"))
+    let out: Vec<String> =
+        chosen.iter().map(|e| format!("- to \"{}\": \"{}\"", e.opening, e.reply)).collect();
+    (!out.is_empty()).then(|| format!("How you sound, in answers to others:\n{}", out.join("\n")))
 }
 
 /// The answer, if it is to be a written one.

@@ -96,8 +96,8 @@ fn a_name(words: &[&str], fact: &dyn Fn(&str) -> Option<String>) -> Option<Strin
         [] => return None,
     };
     let of_name = words[..at].ends_with(&["name", "of"]) || matches!(words[0], "who" | "whos");
-    let asked = matches!(rest, ["name"] | ["called"] | ["named"] | ["name", "is"] | ["is", "called"]);
-    if !asked && !(of_name && rest.is_empty()) {
+    let asked = matches!(rest, ["name" | "called" | "named"] | ["name", "is"] | ["is", "called"]);
+    if !(asked || of_name && rest.is_empty()) {
         return None;
     }
     Some(match fact(who) {
