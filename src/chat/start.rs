@@ -280,8 +280,7 @@ fn plan(
         memory::changes(content.as_str(), &memories, Timestamp::now())
     };
     apply_for_prompt(&changes, &mut memories);
-    let written =
-        written(content.as_str(), &history, &memories, danger.map(|danger| danger.kind), text);
+    let written = written(content.as_str(), &history, &memories, danger.map(|danger| danger.kind), text);
     history.push(unstored_message(chat, id, content.as_str()));
     let user = me.user()?;
     let prompt = build(text, info, &user, &memories, &history)?;
@@ -317,7 +316,8 @@ fn answer_stored(
 ) -> Result<Plan, ChatError> {
     let history = me.path(chat, question.id, MAX_HISTORY_MESSAGES)?;
     let (user, memories) = (me.user()?, me.memories()?);
-    let written = written(&question.content, &history[..history.len() - 1], &memories, text);
+    let danger = safety::check(&question.content).map(|danger| danger.kind);
+    let written = written(&question.content, &history[..history.len() - 1], &memories, danger, text);
     let prompt = build(text, info, &user, &memories, &history)?;
     Ok(Plan::Generate { said: Said::Stored(question), prompt, changes: Vec::new(), written })
 }
@@ -329,11 +329,12 @@ fn answer_again(
     text: &TextModel,
     info: &ModelInfo,
 ) -> Result<Plan, ChatError> {
+    let in_danger = safety::check(&question.content).is_some();
     let again = answer_stored(me, chat, question, text, info)?;
-    // Another answer is wanted, and there is only one written.
+    // Another answer is wanted, and there is only one written; but none in danger is left to the model.
     Ok(match again {
-        Plan::Generate { said, prompt, changes, .. } => {
-            Plan::Generate { said, prompt, changes, written: None }
+        Plan::Generate { said, prompt, changes, written } => {
+            Plan::Generate { said, prompt, changes, written: written.filter(|_| in_danger) }
         }
         replay @ Plan::Replay(..) => replay,
     })
