@@ -20,7 +20,7 @@ use crate::auth::SignupMode;
 use crate::cli::{EngineArgs, ServeArgs};
 use crate::domain::Invalid;
 use crate::engine::DEFAULT_ITL_BUDGET;
-use crate::model::Device;
+use crate::model::{Device, Isa, KvType};
 
 /// Port used when none is given.
 pub const DEFAULT_PORT: u16 = 4467;
@@ -64,6 +64,10 @@ pub struct Config {
     pub n_threads: usize,
     /// Where the model runs.
     pub device: Device,
+    /// How keys and values of past tokens are kept.
+    pub kv: KvType,
+    /// The kernels asked for by `MOMMYGPT_FORCE_ISA`.
+    pub isa: Option<Isa>,
     /// Where to listen.
     pub address: SocketAddr,
     /// Answers generated at once.
@@ -108,75 +112,6 @@ pub enum Tls {
     },
 }
 
-/// Classes of kernels.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Isa {
-    /// No vector instructions asked for.
-    Scalar,
-    /// AVX2 and FMA.
-    Avx2,
-    /// AVX2 with 8-bit dot products.
-    AvxVnni,
-    /// AVX-512 F, BW, VL and VNNI.
-    Avx512,
-    /// AMX tiles for 8-bit integers.
-    Amx,
-    /// 64-bit Arm.
-    Neon,
-}
-
-impl Isa {
-    /// Every class with its word, slowest first.
-    pub const ALL: [(Self, &'static str); 6] = [
-        (Self::Scalar, "scalar"),
-        (Self::Avx2, "avx2"),
-        (Self::AvxVnni, "avxvnni"),
-        (Self::Avx512, "avx512"),
-        (Self::Amx, "amx"),
-        (Self::Neon, "neon"),
-    ];
-
-    /// Whether this machine has it.
-    pub fn is_available(self) -> bool {
-        match self {
-            Self::Scalar => true,
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
-            #[cfg(target_arch = "x86_64")]
-            Self::AvxVnni => is_x86_feature_detected!("avxvnni"),
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => {
-                is_x86_feature_detected!("avx512f")
-                    && is_x86_feature_detected!("avx512bw")
-                    && is_x86_feature_detected!("avx512vl")
-                    && is_x86_feature_detected!("avx512vnni")
-            }
-            // The kernel must have granted the tiles too, which its list of flags says.
-            #[cfg(target_arch = "x86_64")]
-            Self::Amx => {
-                std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains(" amx_int8"))
-            }
-            #[cfg(target_arch = "aarch64")]
-            Self::Neon => true,
-            _ => false,
-        }
-    }
-
-    fn parse_available(raw: &str) -> Result<Self, ConfigError> {
-        let Some((isa, _)) = Self::ALL.into_iter().find(|(_, word)| *word == raw) else {
-            return Err(ConfigError(format!(
-                "MOMMYGPT_FORCE_ISA={raw}: must be one of: scalar avx2 avxvnni avx512 amx neon"
-            )));
-        };
-        if isa.is_available() {
-            return Ok(isa);
-        }
-        Err(ConfigError(format!(
-            "MOMMYGPT_FORCE_ISA={raw}: this machine does not have it; `mommygpt doctor` lists what it has"
-        )))
-    }
-}
-
 /// `config.toml`, raw. Each key is a flag's name.
 #[derive(Deserialize, Default, Debug)]
 #[serde(deny_unknown_fields, default)]
@@ -185,6 +120,7 @@ struct File {
     ctx_size: Option<usize>,
     threads: Option<usize>,
     device: Option<String>,
+    kv: Option<String>,
     host: Option<String>,
     port: Option<u16>,
     parallel: Option<usize>,
@@ -230,7 +166,7 @@ impl Config {
     pub fn resolve(dir: Option<PathBuf>, typed: ServeArgs) -> Result<Self, ConfigError> {
         let dir = data_dir(dir)?;
         let file = read_file(&dir.join(FILE_NAME))?;
-        let EngineArgs { model, ctx_size, threads, device } = typed.engine;
+        let EngineArgs { model, ctx_size, threads, device, kv } = typed.engine;
         let address = address(typed.host.or(file.host).as_deref(), typed.port.or(file.port))?;
         let trusted_proxies = networks(either(typed.trusted_proxy, file.trusted_proxy))?;
         let allow_hosts = host_names(either(typed.allow_host, file.allow_host))?;
@@ -247,6 +183,8 @@ impl Config {
             n_ctx: within("ctx-size", ctx_size.or(file.ctx_size), MIN_CTX, MAX_CTX)?,
             n_threads: within("threads", threads.or(file.threads), 1, MAX_THREADS)?.unwrap_or(n_cores),
             device: parse_device(device.or(file.device).as_deref())?,
+            kv: parse_kv(kv.or(file.kv).as_deref())?,
+            isa: environment::forced_isa()?,
             n_parallel: within("parallel", typed.parallel.or(file.parallel), 1, MAX_PARALLEL)?
                 .unwrap_or(DEFAULT_PARALLEL),
             idle_unload: within("idle-unload", typed.idle_unload.or(file.idle_unload), 1, MAX_IDLE_MINUTES)?
@@ -306,6 +244,14 @@ fn within(flag: &str, value: Option<usize>, min: usize, max: usize) -> Result<Op
             Err(ConfigError(format!("--{flag} {n}: must be from {min} to {max}")))
         }
         other => Ok(other),
+    }
+}
+
+fn parse_kv(raw: Option<&str>) -> Result<KvType, ConfigError> {
+    match raw {
+        None | Some("f16") => Ok(KvType::F16),
+        Some("q8") => Ok(KvType::Q8),
+        Some(other) => Err(ConfigError(format!("--kv {other}: must be one of: f16 q8"))),
     }
 }
 
@@ -432,6 +378,7 @@ mod tests {
             ("threads = 5000", "--threads 5000"),
             ("ctx_size = 3", "--ctx-size 3"),
             ("device = \"tpu\"", "--device tpu"),
+            ("kv = \"q4\"", "--kv q4"),
             ("trusted_proxy = [\"300.1.1.1\"]", "--trusted-proxy 300.1.1.1"),
             ("allow_host = [\"a b\"]", "--allow-host a b"),
             ("tls_cert = \"a.pem\"", "--tls-key"),
@@ -443,14 +390,5 @@ mod tests {
             let error = resolved(file, ServeArgs::default()).unwrap_err().to_string();
             assert!(error.contains(named), "{file}: {error}");
         }
-    }
-
-    #[test]
-    fn an_instruction_set_must_be_known_and_here() {
-        assert_eq!(Isa::parse_available("scalar").unwrap(), Isa::Scalar);
-        assert!(Isa::parse_available("sse9").is_err());
-        assert!(Isa::parse_available("AVX2").is_err());
-        let foreign = if cfg!(target_arch = "aarch64") { "avx2" } else { "neon" };
-        assert!(Isa::parse_available(foreign).unwrap_err().to_string().contains("does not have it"));
     }
 }

@@ -22,7 +22,7 @@
 //! | 2 | `text` | strings to token ids and back | forward passes |
 //! | 1 | `model` | token ids in, logits out | text, sampling, users |
 //! | 0 | `domain` | ids, titles, roles, people, chats, messages: parse, no I/O | everything above |
-//! | 0 | `kernels` | plain functions on slices; tested, but no runner uses them yet: candle runs every model | models, tokens, tensors |
+//! | 0 | `kernels` | plain functions on slices: the arithmetic, chosen for the CPU at hand | models, tokens, tensors |
 //!
 //! Two departures from the first drawing. `text` has a BPE of its own, made to stay nearly linear in the text, because a
 //! person may paste one unbroken run, on which general tokenizers are reported to slow down.

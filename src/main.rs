@@ -36,11 +36,6 @@ fn main() -> ExitCode {
 fn start(cli: Cli) -> Result<(), Failure> {
     let environment = Environment::read()?;
     trace(&cli.command, &environment)?;
-    if environment.force_isa.is_some() {
-        tracing::warn!(
-            "MOMMYGPT_FORCE_ISA was checked but changes nothing yet: candle chooses its own kernels"
-        );
-    }
     commands::run(cli, &environment)
 }
 

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use mommygpt::cli::ServeArgs;
-use mommygpt::config::{Config, Environment, Isa};
+use mommygpt::config::{Config, Environment};
 use mommygpt::hub::Models;
 use mommygpt::hub::catalog::{self, CONVERSATION_CTX};
 use mommygpt::model::config::ModelConfig;
-use mommygpt::model::{self, LoadOptions};
+use mommygpt::model::{self, Isa, LoadOptions};
 use mommygpt::text::TextModel;
 
 use super::models::size;
@@ -79,12 +79,10 @@ fn processor(report: &mut Report<'_>, environment: &Environment) -> Result<f64, 
     report.line("processor", name.unwrap_or(std::env::consts::ARCH))?;
     let n_cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     report.line("cores", &n_cores.to_string())?;
-    let found: Vec<&str> =
-        Isa::ALL.iter().filter(|(isa, _)| isa.is_available()).map(|(_, word)| *word).collect();
+    let found: Vec<&str> = Isa::ALL.into_iter().filter(|isa| isa.is_available()).map(Isa::as_str).collect();
     report.line("instruction sets", &found.join(" "))?;
     if let Some(isa) = environment.force_isa {
-        let word = Isa::ALL.iter().find(|(each, _)| *each == isa).map_or("", |(_, word)| word);
-        report.line("forced by you", word)?;
+        report.line("forced by you", isa.as_str())?;
     }
     let gpu =
         if Path::new("/proc/driver/nvidia/version").exists() { "NVIDIA driver found" } else { "none found" };
@@ -163,7 +161,12 @@ fn memory(report: &mut Report<'_>) -> Result<(), Failure> {
         Some(word) => word,
         None => "not known on this system",
     };
-    report.line("huge pages", said)?;
+    let tried = match model::are_huge_pages_given() {
+        Some(true) => "; given when asked for",
+        Some(false) => "; not given when asked for, so large models run slower",
+        None => "",
+    };
+    report.line("huge pages", &format!("{said}{tried}"))?;
     Ok(())
 }
 
@@ -216,8 +219,9 @@ fn model_loads(report: &mut Report<'_>, config: &Config) -> Result<(), Failure> 
         n_ctx: config.n_ctx,
         n_threads: config.n_threads,
         device: config.device,
+        kv: config.kv,
+        isa: config.isa,
         max_sequences: config.n_parallel,
-        ..LoadOptions::default()
     };
     let start = Instant::now();
     let loaded = (|| -> Result<(ModelConfig, String), Failure> {

@@ -79,8 +79,9 @@ pub(super) fn perplexity(dir: Option<PathBuf>, args: &PerplexityArgs, out: &mut 
         n_ctx: Some(window),
         n_threads: config.n_threads,
         device: config.device,
+        kv: config.kv,
+        isa: config.isa,
         max_sequences: 1,
-        ..LoadOptions::default()
     };
     let mut model = model::load(&gguf, &options).map_err(|e| Failure::from(e).of(&file))?;
     let mut logits = match &args.logits {

@@ -172,8 +172,9 @@ pub(super) fn engine_options(config: &Config, model: &ModelFile) -> EngineOption
             n_ctx: config.n_ctx,
             n_threads: config.n_threads,
             device: config.device,
+            kv: config.kv,
+            isa: config.isa,
             max_sequences: config.n_parallel,
-            ..LoadOptions::default()
         },
         limits: Limits {
             max_running: config.n_parallel,

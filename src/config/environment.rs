@@ -3,7 +3,8 @@
 use std::env;
 use std::path::PathBuf;
 
-use super::{ConfigError, Isa};
+use super::ConfigError;
+use crate::model::Isa;
 
 /// What stands in the environment and is not a flag.
 #[derive(Clone, Debug)]
@@ -43,7 +44,7 @@ impl Environment {
             no_color: text("NO_COLOR").is_some(),
             log_filter: text("RUST_LOG"),
             source_date_epoch,
-            force_isa: text("MOMMYGPT_FORCE_ISA").map(|raw| Isa::parse_available(&raw)).transpose()?,
+            force_isa: forced_isa()?,
             #[cfg(feature = "hub")]
             hub: crate::hub::pull::PullOptions {
                 endpoint: text("HF_ENDPOINT").unwrap_or_else(|| crate::hub::pull::DEFAULT_ENDPOINT.into()),
@@ -58,5 +59,39 @@ impl Environment {
                 || text("DISPLAY").is_some()
                 || text("WAYLAND_DISPLAY").is_some(),
         })
+    }
+}
+
+/// The kernels that `MOMMYGPT_FORCE_ISA` asks for, where it is set.
+pub(super) fn forced_isa() -> Result<Option<Isa>, ConfigError> {
+    #[expect(clippy::disallowed_methods, reason = "this is the one reader of the environment")]
+    let raw = env::var("MOMMYGPT_FORCE_ISA").ok().filter(|v| !v.is_empty());
+    raw.map(|raw| parse_isa(&raw)).transpose()
+}
+
+fn parse_isa(raw: &str) -> Result<Isa, ConfigError> {
+    let Some(isa) = Isa::ALL.into_iter().find(|isa| isa.as_str() == raw) else {
+        let words: Vec<&str> = Isa::ALL.iter().map(|isa| isa.as_str()).collect();
+        return Err(ConfigError(format!("MOMMYGPT_FORCE_ISA={raw}: must be one of: {}", words.join(" "))));
+    };
+    if isa.is_available() {
+        return Ok(isa);
+    }
+    Err(ConfigError(format!(
+        "MOMMYGPT_FORCE_ISA={raw}: this machine does not have it; `mommygpt doctor` lists what it has"
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instruction_set_must_be_known_and_here() {
+        assert_eq!(parse_isa("scalar").unwrap(), Isa::Scalar);
+        assert!(parse_isa("sse9").is_err());
+        assert!(parse_isa("AVX2").is_err());
+        let foreign = if cfg!(target_arch = "aarch64") { "avx2" } else { "neon" };
+        assert!(parse_isa(foreign).unwrap_err().to_string().contains("does not have it"));
     }
 }

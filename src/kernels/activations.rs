@@ -60,27 +60,14 @@ impl Activations {
     }
 }
 
-/// Quantizes one row, rounding half to even; all-zero groups get scale 0.
+/// Quantizes one row, rounding half to even; all-zero groups get scale 0. Per group the scale is the one of four that
+/// leaves the least error.
 ///
 /// # Panics
 /// If the lengths do not belong together.
 pub fn quantize_row(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [f32]) {
     assert!(x.len() == codes.len() && x.len() == scales.len() * 32 && x.len() == sums.len() * 16);
-    let groups = x.chunks_exact(32).zip(codes.chunks_exact_mut(32));
-    for ((x, codes), (scale, sums)) in groups.zip(scales.iter_mut().zip(sums.chunks_exact_mut(2))) {
-        let largest = x.iter().fold(0.0f32, |a, v| a.max(v.abs()));
-        let (group_scale, inverse) =
-            if largest > SMALLEST { (largest / 127.0, 127.0 / largest) } else { (0.0, 0.0) };
-        *scale = group_scale;
-        for ((x, codes), sum) in x.chunks_exact(16).zip(codes.chunks_exact_mut(16)).zip(sums) {
-            let mut total = 0i32;
-            for (code, v) in codes.iter_mut().zip(x) {
-                *code = (v * inverse).round_ties_even() as i8;
-                total += i32::from(*code);
-            }
-            *sum = *scale * total as f32;
-        }
-    }
+    super::lanes::quantize_row(x, codes, scales, sums);
 }
 
 /// Rows that share a tile of [`Bf16Activations`].
@@ -110,6 +97,27 @@ impl Bf16Activations {
     /// Where the 32 numbers of row `m` and k tile `t` start.
     pub const fn offset(&self, m: usize, t: usize) -> usize {
         ((m / BF16_TILE_ROWS * (self.k / TILE_K) + t) * BF16_TILE_ROWS + m % BF16_TILE_ROWS) * TILE_K
+    }
+
+    /// Elements of the tiles that 16 rows share; [`Self::fill_group`] fills them.
+    pub const fn group_len(&self) -> usize {
+        BF16_TILE_ROWS * self.k
+    }
+
+    /// Rounds up to 16 rows of `k` numbers to the tiles of one group, half to even.
+    ///
+    /// # Panics
+    /// If `tiles` is not one group's or `rows` is longer.
+    pub fn fill_group(k: usize, rows: &[f32], tiles: &mut [u16]) {
+        assert!(tiles.len() == BF16_TILE_ROWS * k && rows.len() <= tiles.len());
+        for (m, row) in rows.chunks_exact(k).enumerate() {
+            for (t, x) in row.chunks_exact(TILE_K).enumerate() {
+                let at = (t * BF16_TILE_ROWS + m) * TILE_K;
+                for (to, x) in tiles[at..at + TILE_K].iter_mut().zip(x) {
+                    *to = f32_to_bf16(*x);
+                }
+            }
+        }
     }
 
     /// Rounds `x` to row `m`, half to even.

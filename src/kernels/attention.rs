@@ -5,7 +5,7 @@
 //! slabs are widened to f32 once and shared by every query row that looks at them: all heads of a group in decode, all
 //! tokens of a chunk as well in prefill.
 
-use super::lanes::{exp, fma};
+use super::lanes::{exp, fma, tanh};
 
 /// Positions in a page of the KV cache.
 pub const PAGE_LEN: usize = 32;
@@ -65,7 +65,7 @@ pub(super) fn page<const FMA: bool, const R: usize>(
         let row = &mut scores[r];
         if cap > 0.0 {
             for s in row.iter_mut() {
-                *s = cap * (1.0 - 2.0 / (exp::<FMA>(2.0 * *s / cap) + 1.0));
+                *s = cap * tanh::<FMA>(*s / cap);
             }
         }
         for (j, s) in row.iter_mut().enumerate() {

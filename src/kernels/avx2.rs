@@ -8,8 +8,10 @@ use std::arch::x86_64::{
 };
 
 use super::activations::Activations;
+use super::dispatch::Isa;
 use super::expand::{Expanded, expand, run_offset};
 use super::pack::{PANEL_ROWS, PanelLayout, TILE_K, TILES_PER_SUPER};
+use super::reached::{self, Path};
 
 /// Adds products of 16 weights: four lines of 8 rows with four quads of activations.
 ///
@@ -58,7 +60,7 @@ unsafe fn dot_half_vnni(lines: [__m256i; 4], a: *const i8, acc: __m256i) -> __m2
 }
 
 macro_rules! panel_kernel {
-    ($panel:ident, $row_block:ident, $features:literal, $dot:ident $(::<$wide:ident>)?) => {
+    ($panel:ident, $row_block:ident, $isa:expr, $features:literal, $dot:ident $(::<$wide:ident>)?) => {
         /// Adds the `n` expanded tiles at `t0` to the sums of `M` activation rows from `m0` on.
         #[target_feature(enable = $features)]
         fn $row_block<const M: usize, const WIDE: bool>(
@@ -105,6 +107,7 @@ macro_rules! panel_kernel {
         #[target_feature(enable = $features)]
         pub(super) fn $panel(layout: &PanelLayout, panel: &[u8], a: &Activations, out: &mut [[f32; PANEL_ROWS]]) {
             assert!(panel.len() == layout.panel_bytes(a.k) && out.len() >= a.n_rows);
+            reached::mark($isa, layout.ty, if a.n_rows < 4 { Path::FewRows } else { Path::ManyRows });
             let n_tiles = a.k / TILE_K;
             let mut w = Expanded::new();
             out[..a.n_rows].fill([0.0; PANEL_ROWS]);
@@ -127,5 +130,5 @@ macro_rules! panel_kernel {
     };
 }
 
-panel_kernel!(panel, row_block, "avx2,fma,f16c", dot_half::<WIDE>);
-panel_kernel!(panel_vnni, row_block_vnni, "avx2,fma,f16c,avxvnni", dot_half_vnni);
+panel_kernel!(panel, row_block, Isa::Avx2, "avx2,fma,f16c", dot_half::<WIDE>);
+panel_kernel!(panel_vnni, row_block_vnni, Isa::AvxVnni, "avx2,fma,f16c,avxvnni", dot_half_vnni);

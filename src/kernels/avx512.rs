@@ -11,7 +11,9 @@ use std::arch::x86_64::{
 
 use super::activations::Activations;
 use super::blocks::BlockType;
+use super::dispatch::Isa;
 use super::pack::{PANEL_ROWS, PanelLayout, TILE_K, TILES_PER_SUPER};
+use super::reached::{self, Path};
 use planes::{
     Expanded, Family, Q2K, Q3K, Q4K, Q5K, Q6K, Q40, Q41, Q50, Q51, Q80, expand, halves, line, lines,
     scale_and_min,
@@ -183,7 +185,12 @@ fn rows_at<const M: usize>(a: &Activations, first: usize) -> Rows<M> {
 /// # Safety
 /// `panel` must be a packed panel of the family over `a.k` weights; `out` has a row per activation row.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-unsafe fn family_panel<F: Family>(panel: *const u8, a: &Activations, out: &mut [[f32; PANEL_ROWS]]) {
+unsafe fn family_panel<F: Family>(
+    ty: BlockType,
+    panel: *const u8,
+    a: &Activations,
+    out: &mut [[f32; PANEL_ROWS]],
+) {
     let n_tiles = a.k / TILE_K;
     macro_rules! few {
         ($m:literal) => {{
@@ -195,6 +202,8 @@ unsafe fn family_panel<F: Family>(panel: *const u8, a: &Activations, out: &mut [
             }
         }};
     }
+    let path = if a.n_rows <= FEW_ROWS { Path::FewRows } else { Path::ManyRows };
+    reached::mark(Isa::Avx512, ty, path);
     match a.n_rows {
         0 => {}
         1 => few!(1),
@@ -253,20 +262,20 @@ pub(super) unsafe fn panel(
         a.k.is_multiple_of(TILE_K)
             && (layout.super_bytes == 0 || a.k.is_multiple_of(TILE_K * TILES_PER_SUPER))
     );
-    let p = panel.as_ptr();
+    let (ty, p) = (layout.ty, panel.as_ptr());
     // SAFETY: the length was checked against the layout just above, and the family is the layout's own.
     unsafe {
-        match layout.ty {
-            BlockType::Q4_0 => family_panel::<Q40>(p, a, out),
-            BlockType::Q4_1 => family_panel::<Q41>(p, a, out),
-            BlockType::Q5_0 => family_panel::<Q50>(p, a, out),
-            BlockType::Q5_1 => family_panel::<Q51>(p, a, out),
-            BlockType::Q8_0 => family_panel::<Q80>(p, a, out),
-            BlockType::Q2K => family_panel::<Q2K>(p, a, out),
-            BlockType::Q3K => family_panel::<Q3K>(p, a, out),
-            BlockType::Q4K => family_panel::<Q4K>(p, a, out),
-            BlockType::Q5K => family_panel::<Q5K>(p, a, out),
-            BlockType::Q6K => family_panel::<Q6K>(p, a, out),
+        match ty {
+            BlockType::Q4_0 => family_panel::<Q40>(ty, p, a, out),
+            BlockType::Q4_1 => family_panel::<Q41>(ty, p, a, out),
+            BlockType::Q5_0 => family_panel::<Q50>(ty, p, a, out),
+            BlockType::Q5_1 => family_panel::<Q51>(ty, p, a, out),
+            BlockType::Q8_0 => family_panel::<Q80>(ty, p, a, out),
+            BlockType::Q2K => family_panel::<Q2K>(ty, p, a, out),
+            BlockType::Q3K => family_panel::<Q3K>(ty, p, a, out),
+            BlockType::Q4K => family_panel::<Q4K>(ty, p, a, out),
+            BlockType::Q5K => family_panel::<Q5K>(ty, p, a, out),
+            BlockType::Q6K => family_panel::<Q6K>(ty, p, a, out),
             BlockType::F32 | BlockType::F16 | BlockType::BF16 => {
                 unreachable!("plain floats have no packed layout")
             }

@@ -1,7 +1,7 @@
 //! Which instruction set runs, chosen once; every kernel behind one table.
 
 use super::activations::Activations;
-use super::attention::{self, RowState, Visible};
+use super::attention::{self, PAGE_LEN, RowState, Visible};
 use super::lanes;
 use super::pack::{PANEL_ROWS, PanelLayout};
 use super::scalar;
@@ -80,7 +80,7 @@ impl Isa {
 macro_rules! table {
     ($($(#[$doc:meta])* $name:ident($($arg:ident: $ty:ty),*);)+) => {
         /// The kernels of one class. Holding one is the proof that the CPU can run it.
-        #[derive(Clone, Copy)]
+        #[derive(Clone, Copy, Debug)]
         pub struct Kernels {
             isa: Isa,
             $($name: unsafe fn($($ty),*),)+
@@ -120,10 +120,16 @@ table! {
     rope(head: &mut [f32], cos: &[f32], sin: &[f32], neox: bool);
     /// Query rows against one page of keys and values; see [`super::attention`].
     attention_page(q: &[f32], k: &[f32], v: &[f32], visible: &[Visible], cap: f32, states: &mut [RowState], out: &mut [f32]);
-    /// binary16 to f32, equal lengths.
-    widen(from: &[u16], to: &mut [f32]);
-    /// f32 to binary16, rounding half to even.
-    narrow(from: &[f32], to: &mut [u16]);
+    /// binary16 (little-endian bytes) to f32, equally many.
+    widen(from: &[u8], to: &mut [f32]);
+    /// f32 to binary16 (little-endian bytes), rounding half to even.
+    narrow(from: &[f32], to: &mut [u8]);
+    /// bfloat16 (little-endian bytes) to f32, equally many.
+    widen_bf16(from: &[u8], to: &mut [f32]);
+    /// Keys of a page kept as bytes, `(head_dim, 32)`, with a scale per position.
+    widen_keys_q8(codes: &[u8], scales: &[f32; PAGE_LEN], to: &mut [f32]);
+    /// Values of a page kept as bytes, `(32, head_dim)`, with a scale per position.
+    widen_values_q8(codes: &[u8], scales: &[f32; PAGE_LEN], to: &mut [f32]);
     /// `rows[m][r] += sum over k of w[k][r] * x[m][k]` for 16 columns of f32 weights side by side.
     float_panel(w: &[f32], x: &[f32], x_stride: usize, rows: &mut [[f32; PANEL_ROWS]]);
 }
@@ -131,7 +137,7 @@ table! {
 macro_rules! class {
     ($module:ident, $fma:literal $(, $features:literal)?) => {
         mod $module {
-            use super::{PANEL_ROWS, RowState, Visible, attention, lanes};
+            use super::{PAGE_LEN, PANEL_ROWS, RowState, Visible, attention, lanes};
 
             $(#[target_feature(enable = $features)])?
             pub(super) fn quantize_row(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [f32]) {
@@ -178,6 +184,18 @@ macro_rules! class {
                 attention::page_rows::<$fma>(q, k, v, visible, cap, states, out);
             }
             $(#[target_feature(enable = $features)])?
+            pub(super) fn widen_bf16(from: &[u8], to: &mut [f32]) {
+                lanes::widen_bf16(from, to);
+            }
+            $(#[target_feature(enable = $features)])?
+            pub(super) fn widen_keys_q8(codes: &[u8], scales: &[f32; PAGE_LEN], to: &mut [f32]) {
+                lanes::widen_keys_q8(codes, scales, to);
+            }
+            $(#[target_feature(enable = $features)])?
+            pub(super) fn widen_values_q8(codes: &[u8], scales: &[f32; PAGE_LEN], to: &mut [f32]) {
+                lanes::widen_values_q8(codes, scales, to);
+            }
+            $(#[target_feature(enable = $features)])?
             pub(super) fn float_panel(w: &[f32], x: &[f32], x_stride: usize, rows: &mut [[f32; PANEL_ROWS]]) {
                 lanes::float_panel::<$fma>(w, x, x_stride, rows);
             }
@@ -209,6 +227,9 @@ macro_rules! kernels {
             attention_page: $module::attention_page,
             widen: $widen,
             narrow: $narrow,
+            widen_bf16: $module::widen_bf16,
+            widen_keys_q8: $module::widen_keys_q8,
+            widen_values_q8: $module::widen_values_q8,
             float_panel: $module::float_panel,
         }
     };

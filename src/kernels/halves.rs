@@ -36,29 +36,28 @@ pub(super) fn f32_to_f16(value: f32) -> u16 {
     sign | ((magnitude - 0x3800_0000 + 0xfff + odd) >> 13) as u16
 }
 
-/// binary16 to f32.
-pub(super) fn widen(from: &[u16], to: &mut [f32]) {
-    for (to, &from) in to.iter_mut().zip(from) {
-        *to = f16_to_f32(from);
+/// binary16 (little-endian bytes) to f32.
+pub(super) fn widen(from: &[u8], to: &mut [f32]) {
+    for (to, from) in to.iter_mut().zip(from.as_chunks::<2>().0) {
+        *to = f16_to_f32(u16::from_le_bytes(*from));
     }
 }
 
-/// f32 to binary16.
-pub(super) fn narrow(from: &[f32], to: &mut [u16]) {
-    for (to, &from) in to.iter_mut().zip(from) {
-        *to = f32_to_f16(from);
+/// f32 to binary16 (little-endian bytes).
+pub(super) fn narrow(from: &[f32], to: &mut [u8]) {
+    for (to, &from) in to.as_chunks_mut::<2>().0.iter_mut().zip(from) {
+        *to = f32_to_f16(from).to_le_bytes();
     }
 }
 
 /// [`widen`] by F16C, eight at a time.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "f16c,avx")]
-pub(super) fn widen_f16c(from: &[u16], to: &mut [f32]) {
+pub(super) fn widen_f16c(from: &[u8], to: &mut [f32]) {
     use std::arch::x86_64::{_mm_loadu_si128, _mm256_cvtph_ps, _mm256_storeu_ps};
-    let n = from.len().min(to.len());
-    let (from, to) = (&from[..n], &mut to[..n]);
-    let (chunks, rest) = from.as_chunks::<8>();
-    let (outs, rest_out) = to.as_chunks_mut::<8>();
+    let n = (from.len() / 2).min(to.len());
+    let (chunks, rest) = from[..2 * n].as_chunks::<16>();
+    let (outs, rest_out) = to[..n].as_chunks_mut::<8>();
     for (from, to) in chunks.iter().zip(outs) {
         // SAFETY: `from` is 16 bytes, `to` is 32.
         unsafe { _mm256_storeu_ps(to.as_mut_ptr(), _mm256_cvtph_ps(_mm_loadu_si128(from.as_ptr().cast()))) };
@@ -69,12 +68,11 @@ pub(super) fn widen_f16c(from: &[u16], to: &mut [f32]) {
 /// [`narrow`] by F16C, eight at a time.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "f16c,avx")]
-pub(super) fn narrow_f16c(from: &[f32], to: &mut [u16]) {
+pub(super) fn narrow_f16c(from: &[f32], to: &mut [u8]) {
     use std::arch::x86_64::{_MM_FROUND_TO_NEAREST_INT, _mm_storeu_si128, _mm256_cvtps_ph, _mm256_loadu_ps};
-    let n = from.len().min(to.len());
-    let (from, to) = (&from[..n], &mut to[..n]);
-    let (chunks, rest) = from.as_chunks::<8>();
-    let (outs, rest_out) = to.as_chunks_mut::<8>();
+    let n = from.len().min(to.len() / 2);
+    let (chunks, rest) = from[..n].as_chunks::<8>();
+    let (outs, rest_out) = to[..2 * n].as_chunks_mut::<16>();
     for (from, to) in chunks.iter().zip(outs) {
         // SAFETY: `from` is 32 bytes, `to` is 16.
         unsafe {

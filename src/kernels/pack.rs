@@ -111,26 +111,31 @@ pub fn pack_panel(layout: &PanelLayout, k: usize, rows: &[&[u8]], out: &mut [u8]
     }
 }
 
-/// Puts the 32 codes of row `r` into a tile's planes.
+/// Puts the 32 codes of row `r` into a tile's planes, four codes at a time.
 fn pack_planes(ty: BlockType, r: usize, codes: &[u8], planes: &mut [u8]) {
-    for (k, &code) in codes.iter().enumerate() {
-        let (g, byte) = (k / 4, r * 4 + k % 4);
-        let mut nibble = |at: usize, v: u8| planes[at + g % 4 * 64 + byte] |= (v & 15) << (g / 4 * 4);
+    for (g, quad) in codes.as_chunks::<4>().0.iter().enumerate() {
+        let word = u32::from_le_bytes(*quad);
+        let mut plane = |at: usize, bits: u32| {
+            let out = &mut planes[at + 4 * r..at + 4 * r + 4];
+            for (out, bits) in out.iter_mut().zip(bits.to_le_bytes()) {
+                *out |= bits;
+            }
+        };
         match ty {
-            BlockType::Q8_0 => planes[g * 64 + byte] = code,
+            BlockType::Q8_0 => plane(g * 64, word),
             BlockType::Q2K | BlockType::Q3K => {
-                planes[g / 4 * 64 + byte] |= (code & 3) << (g % 4 * 2);
+                plane(g / 4 * 64, (word & 0x0303_0303) << (g % 4 * 2));
                 if ty == BlockType::Q3K {
-                    planes[128 + byte] |= (code >> 2 & 1) << g;
+                    plane(128, (word >> 2 & 0x0101_0101) << g);
                 }
             }
             _ => {
-                nibble(0, code);
+                plane(g % 4 * 64, (word & 0x0f0f_0f0f) << (g / 4 * 4));
                 match ty {
                     BlockType::Q5_0 | BlockType::Q5_1 | BlockType::Q5K => {
-                        planes[256 + byte] |= (code >> 4 & 1) << g;
+                        plane(256, (word >> 4 & 0x0101_0101) << g);
                     }
-                    BlockType::Q6K => planes[256 + g / 4 * 64 + byte] |= (code >> 4 & 3) << (g % 4 * 2),
+                    BlockType::Q6K => plane(256 + g / 4 * 64, (word >> 4 & 0x0303_0303) << (g % 4 * 2)),
                     _ => {}
                 }
             }

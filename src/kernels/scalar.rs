@@ -2,8 +2,10 @@
 
 use super::activations::{Activations, Bf16Activations};
 use super::blocks::{BlockType, f16_to_f32};
+use super::dispatch::Isa;
 use super::halves::{bf16_to_f32, f32_to_bf16};
 use super::pack::{PANEL_ROWS, PanelLayout, TILE_K, TILES_PER_SUPER};
+use super::reached::{self, Path};
 
 /// The code of row `r`, weight `k` (0..32) in a tile's planes.
 pub fn code_at(ty: BlockType, planes: &[u8], r: usize, k: usize) -> u8 {
@@ -48,6 +50,7 @@ fn scale_and_min(ty: BlockType, scales: &[u8], supers: &[u8], r: usize, h: usize
 /// One panel times all activation rows: `out[m][r] = sum over k of w[r][k] * a[m][k]`.
 pub fn panel(layout: &PanelLayout, panel: &[u8], a: &Activations, out: &mut [[f32; PANEL_ROWS]]) {
     let ty = layout.ty;
+    reached::mark(Isa::Scalar, ty, if a.n_rows == 1 { Path::FewRows } else { Path::ManyRows });
     let zero = f32::from(ty.zero_point());
     let n_tiles = a.k / TILE_K;
     let super_stride = TILES_PER_SUPER * layout.tile_bytes + layout.super_bytes;
@@ -69,6 +72,27 @@ pub fn panel(layout: &PanelLayout, panel: &[u8], a: &Activations, out: &mut [[f3
                     let a_sum = sums[2 * t + h];
                     *sum += scale * (scales[t] * dot as f32 - zero * a_sum) + min * a_sum;
                 }
+            }
+        }
+    }
+}
+
+/// Row `r` of a packed panel over `out.len()` weights, dequantized.
+pub fn unpack_row(layout: &PanelLayout, panel: &[u8], r: usize, out: &mut [f32]) {
+    let ty = layout.ty;
+    let zero = f32::from(ty.zero_point());
+    let super_stride = TILES_PER_SUPER * layout.tile_bytes + layout.super_bytes;
+    for (t, out) in out.chunks_exact_mut(TILE_K).enumerate() {
+        let run = t / TILES_PER_SUPER * super_stride;
+        let at = run + t % TILES_PER_SUPER * layout.tile_bytes;
+        let (planes, tile_scales) = panel[at..at + layout.tile_bytes].split_at(layout.plane_bytes);
+        let supers_at = run + TILES_PER_SUPER * layout.tile_bytes;
+        let supers =
+            if layout.super_bytes > 0 { &panel[supers_at..supers_at + layout.super_bytes] } else { &[] };
+        for (h, out) in out.chunks_exact_mut(TILE_K / 2).enumerate() {
+            let (scale, min) = scale_and_min(ty, tile_scales, supers, r, h);
+            for (k, out) in out.iter_mut().enumerate() {
+                *out = scale * (f32::from(code_at(ty, planes, r, TILE_K / 2 * h + k)) - zero) + min;
             }
         }
     }

@@ -20,12 +20,15 @@ use super::kv::{KvCache, Sequences};
 use super::memory::{self, Need};
 use super::{
     Batch, Gguf, KvUsage, LoadOptions, Logits, LogitsFor, Model, ModelConfig, ModelError, SeqId, TokenId,
-    gguf,
+    batch, tensor_list,
 };
 use attention::{Masks, soft_cap};
 use block::Block;
 use tensors::Tensors;
-pub(super) use tensors::resident_bytes;
+use tensors::resident_bytes;
+
+/// Keys and values are 32-bit floats here, twice what is counted per token.
+const KV_WIDENING: u64 = 2;
 
 /// A model on candle tensors.
 pub(super) struct CandleModel {
@@ -80,13 +83,14 @@ fn open_device(device: super::Device) -> Result<Device, ModelError> {
 impl CandleModel {
     pub(super) fn load(gguf: &Gguf, options: &LoadOptions) -> Result<Self, ModelError> {
         let config = ModelConfig::from_gguf(gguf, options.n_ctx)?;
-        tensors::check_types(gguf)?;
-        check_layers(gguf, &config)?;
+        tensor_list::check_types(gguf, tensors::computes)?;
+        tensor_list::check_layers(gguf, &config)?;
         let device = open_device(options.device)?;
         if device.is_cpu() {
             memory::check(&Need {
                 weight_bytes: resident_bytes(gguf),
-                kv_bytes_per_token: config.kv_bytes_per_token() as u64,
+                work_bytes: 0,
+                kv_bytes_per_token: KV_WIDENING * config.kv_bytes_per_token() as u64,
                 n_ctx: config.n_ctx as u64,
                 n_sequences: options.max_sequences as u64,
             })?;
@@ -107,30 +111,6 @@ impl CandleModel {
         tensors.finish()?;
         let sequences = Sequences::new(options.max_sequences);
         Ok(Self { config, device, token_embedding, blocks, output_norm, output, sequences })
-    }
-
-    /// Refuses a batch that cannot be computed, before anything changes.
-    fn check(&self, batch: &Batch<'_>) -> Result<(), ModelError> {
-        let refuse = |text: String| Err(ModelError::Backend(text));
-        for (i, chunk) in batch.iter().enumerate() {
-            let Some(cache) = self.sequences.get(chunk.seq) else {
-                return refuse(format!("sequence {} does not exist", chunk.seq.0));
-            };
-            if batch[..i].iter().any(|earlier| earlier.seq == chunk.seq) {
-                return refuse(format!("sequence {} stands twice in a batch", chunk.seq.0));
-            }
-            if chunk.tokens.is_empty() {
-                return refuse(format!("sequence {} got no tokens", chunk.seq.0));
-            }
-            let (len, n, n_ctx) = (cache.len(), chunk.tokens.len(), self.config.n_ctx);
-            if n > n_ctx - len {
-                return refuse(format!("{n} tokens after {len} positions pass the context of {n_ctx}"));
-            }
-            if let Some(id) = chunk.tokens.iter().find(|&&id| id as usize >= self.config.n_vocab) {
-                return refuse(format!("token {id}, the vocabulary has {}", self.config.n_vocab));
-            }
-        }
-        Ok(())
     }
 
     fn forward(&self, batch: &Batch<'_>) -> candle_core::Result<Logits> {
@@ -177,21 +157,6 @@ impl CandleModel {
         }
         Ok(Logits { data: logits.flatten_all()?.to_vec1()?, n_vocab: c.n_vocab })
     }
-}
-
-/// Blocks of the file against the metadata, before a loop over them: a missing one is named as what it is.
-fn check_layers(gguf: &Gguf, config: &ModelConfig) -> Result<(), ModelError> {
-    let layer_of = |tensor: &gguf::TensorInfo| -> Option<usize> {
-        tensor.name.strip_prefix("blk.")?.split('.').next()?.parse().ok()
-    };
-    let found = gguf.tensors().filter_map(layer_of).max().map_or(0, |last| last.saturating_add(1));
-    if found != config.n_layer {
-        return Err(ModelError::Malformed(format!(
-            "block_count is {}, the tensors are of {found} blocks",
-            config.n_layer
-        )));
-    }
-    Ok(())
 }
 
 impl<'a> Step<'a> {
@@ -250,7 +215,7 @@ impl Model for CandleModel {
     }
 
     fn step(&mut self, batch: &Batch<'_>) -> Result<Logits, ModelError> {
-        self.check(batch)?;
+        batch::check(batch, &self.config, |seq| self.sequences.get(seq).map(KvCache::len))?;
         if batch.is_empty() {
             return Ok(Logits { data: Vec::new(), n_vocab: self.config.n_vocab });
         }

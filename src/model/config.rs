@@ -234,10 +234,10 @@ impl ModelConfig {
         }
     }
 
-    /// Bytes of keys and values that one position takes, all layers together.
+    /// Bytes of keys and values that one position takes as 16-bit floats, all layers together.
     pub fn kv_bytes_per_token(&self) -> usize {
         let n_attending = (0..self.n_layer).filter(|&layer| !self.is_short_conv(layer)).count();
-        2 * n_attending * self.n_head_kv * self.head_dim * size_of::<f32>()
+        2 * n_attending * self.n_head_kv * self.head_dim * size_of::<u16>()
     }
 
     /// Whether a layer mixes by a short convolution and keeps no keys and values.

@@ -13,6 +13,7 @@ mod value;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -209,6 +210,26 @@ impl Gguf {
     /// When `tensor` comes from another model.
     pub fn tensor_data(&self, tensor: &TensorInfo) -> Result<Cow<'static, [u8]>, ModelError> {
         self.0.parts[tensor.part].read(tensor.range.clone())
+    }
+
+    /// Rows of one of this model's tensors, read now into `buffer`.
+    ///
+    /// # Errors
+    /// As [`Self::tensor_data`].
+    ///
+    /// # Panics
+    /// When `tensor` comes from another model, or has not so many rows.
+    pub fn tensor_rows<'a>(
+        &'a self,
+        tensor: &TensorInfo,
+        rows: Range<usize>,
+        buffer: &'a mut Vec<u8>,
+    ) -> Result<&'a [u8], ModelError> {
+        let row_bytes = tensor.size_bytes() / tensor.n_rows();
+        let (start, end) = (rows.start * row_bytes, rows.end * row_bytes);
+        assert!(start <= end && end <= tensor.size_bytes(), "rows {rows:?} of {}", tensor.name);
+        let range = tensor.range.start + start..tensor.range.start + end;
+        self.0.parts[tensor.part].read_into(range, buffer)
     }
 
     /// Refuses a model whose files were written to since they were opened; asked when its tensors have been read.

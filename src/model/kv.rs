@@ -226,7 +226,7 @@ impl Sequences {
         KvUsage {
             pages_used: self.by_id.values().map(|cache| pages(cache.len)).sum(),
             pages_total: self.max * pages(config.n_ctx),
-            bytes_per_page: PAGE_LEN * config.kv_bytes_per_token(),
+            bytes_per_page: 2 * PAGE_LEN * config.kv_bytes_per_token(), // 32-bit floats
         }
     }
 

@@ -10,6 +10,8 @@ use super::ModelError;
 /// What loading a model will take.
 pub(super) struct Need {
     pub(super) weight_bytes: u64,
+    /// Buffers of a step.
+    pub(super) work_bytes: u64,
     pub(super) kv_bytes_per_token: u64,
     pub(super) n_ctx: u64,
     pub(super) n_sequences: u64,
@@ -25,14 +27,15 @@ impl Need {
 pub(super) fn check(need: &Need) -> Result<(), ModelError> {
     let Some((available, whose)) = available() else { return Ok(()) };
     let kv_bytes = need.kv_bytes();
-    let total = need.weight_bytes.saturating_add(kv_bytes);
+    let total = need.weight_bytes.saturating_add(need.work_bytes).saturating_add(kv_bytes);
     if total <= available {
         return Ok(());
     }
     Err(ModelError::TooLarge(format!(
-        "weights {} + KV cache {} ({} sequences x {} positions x {} bytes) = {}, and {whose} leaves {}; take a smaller \
+        "weights {} + buffers {} + KV cache {} ({} sequences x {} positions x {} bytes) = {}, and {whose} leaves {}; take a smaller \
          model, fewer sequences (-np) or a shorter context (-c)",
         mib(need.weight_bytes),
+        mib(need.work_bytes),
         mib(kv_bytes),
         need.n_sequences,
         need.n_ctx,
@@ -97,7 +100,13 @@ mod tests {
 
     #[test]
     fn refuses_with_the_sum_and_the_remedy() {
-        let need = Need { weight_bytes: 1 << 60, kv_bytes_per_token: 1024, n_ctx: 4096, n_sequences: 8 };
+        let need = Need {
+            weight_bytes: 1 << 60,
+            work_bytes: 0,
+            kv_bytes_per_token: 1024,
+            n_ctx: 4096,
+            n_sequences: 8,
+        };
         if available().is_none() {
             return;
         }
@@ -108,7 +117,8 @@ mod tests {
 
     #[test]
     fn accepts_what_is_small() {
-        check(&Need { weight_bytes: 1, kv_bytes_per_token: 1, n_ctx: 1, n_sequences: 1 }).unwrap();
+        check(&Need { weight_bytes: 1, work_bytes: 0, kv_bytes_per_token: 1, n_ctx: 1, n_sequences: 1 })
+            .unwrap();
     }
 
     #[test]

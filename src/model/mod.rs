@@ -1,20 +1,26 @@
 //! Token ids in, logits out.
 //!
 //! `gguf` reads a model file, `weights` holds its bytes, `config` turns its metadata into
-//! hyperparameters, `kv` owns what is remembered per sequence, `candle` runs the forward pass on candle tensors.
+//! hyperparameters. `cpu` runs the forward pass on this machine's cores; `candle` runs it on candle tensors, on graphics
+//! processors and as the reference, with `kv` for what it remembers per sequence.
 //! Nothing here knows text, sampling, users or HTTP; a token is a number.
 
+mod batch;
 mod candle;
 pub mod config;
+mod cpu;
 pub mod gguf;
 mod kv;
 mod memory;
+mod tensor_list;
 mod weights;
 
 use std::fmt;
 use std::path::PathBuf;
 
+pub use crate::kernels::arena::are_huge_pages_given;
 pub use crate::kernels::dispatch::Isa;
+pub use crate::kernels::kv::KvType;
 pub use config::ModelConfig;
 pub use gguf::Gguf;
 pub use memory::available as available_memory;
@@ -46,25 +52,6 @@ impl fmt::Display for Device {
             Self::Cpu => "cpu",
             Self::Cuda => "cuda",
             Self::Metal => "metal",
-        })
-    }
-}
-
-/// How keys and values of past positions are kept.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum KvType {
-    /// 16-bit floats.
-    #[default]
-    F16,
-    /// Bytes with one scale per head and position: half the memory.
-    Q8,
-}
-
-impl fmt::Display for KvType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::F16 => "f16",
-            Self::Q8 => "q8",
         })
     }
 }
@@ -107,13 +94,32 @@ impl Default for LoadOptions {
 /// [`ModelError::Malformed`] when the metadata contradict each other or the tensors; [`ModelError::TooLarge`] when
 /// weights and KV cache would not fit into memory.
 pub fn load(gguf: &Gguf, options: &LoadOptions) -> Result<Box<dyn Model>, ModelError> {
+    match options.device {
+        Device::Cpu if CANDLE_ONLY.contains(&gguf.architecture()) => {
+            tracing::info!(
+                architecture = gguf.architecture(),
+                "the kernels of this machine's cores do not know this architecture: candle runs it, slower"
+            );
+            load_reference(gguf, options)
+        }
+        Device::Cpu => Ok(Box::new(cpu::CpuModel::load(gguf, options)?)),
+        Device::Cuda | Device::Metal => load_reference(gguf, options),
+    }
+}
+
+/// Loads a model on candle tensors, on any device: the runner for graphics processors, and what the other is tested
+/// against.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_reference(gguf: &Gguf, options: &LoadOptions) -> Result<Box<dyn Model>, ModelError> {
     size_thread_pool(options.n_threads);
     Ok(Box::new(candle::CandleModel::load(gguf, options)?))
 }
 
 /// Bytes of memory that a model's weights take on this machine's cores, without KV cache and buffers.
 pub fn resident_bytes(gguf: &Gguf) -> u64 {
-    candle::resident_bytes(gguf)
+    cpu::resident_bytes(gguf)
 }
 
 /// Gives candle's elementwise kernels `n_threads` threads. Its pool lives as long as the process, so the first model

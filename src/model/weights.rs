@@ -82,6 +82,28 @@ impl Weights {
         }
     }
 
+    /// The bytes of `range`, which lies within [`Self::len`]; read into `buffer`, which keeps its room for the next read.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub(super) fn read_into<'a>(
+        &'a self,
+        range: Range<usize>,
+        buffer: &'a mut Vec<u8>,
+    ) -> Result<&'a [u8], ModelError> {
+        let (file, path) = match &self.0 {
+            Source::Builtin(bytes) => return Ok(&bytes[range]),
+            Source::Written { pages, .. } => return Ok(&pages.bytes()[range]),
+            Source::File { file, path, .. } => (file, path),
+        };
+        buffer.resize(range.len(), 0);
+        match file.read_exact_at(buffer, range.start as u64) {
+            Ok(()) => Ok(buffer),
+            Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Err(changed(path)),
+            Err(source) => Err(ModelError::Io { path: path.clone(), source }),
+        }
+    }
+
     /// The bytes of `range`, which lies within [`Self::len`].
     ///
     /// # Errors

@@ -23,6 +23,7 @@ mod gguf_mutated; // two thousand damaged model files, tried in processes of the
 mod gguf_writer; // writes small GGUF files for other tests
 mod hub; // the folder of models
 mod hub_double; // a server that plays the hub that models come from
+mod kernel_classes; // every class of kernels inside whole models, and that it is the one that runs
 mod kill9; // a killed server has lost nothing that it acknowledged
 mod model_files; // models in several files, and changed while they are in use
 mod oracle; // logits of rarer architectures against llama.cpp's

@@ -12,19 +12,24 @@ use crate::fixtures::fixture;
 
 /// Models without quantized weights have no error but rounding.
 const FLOAT_ERROR_MAX: f64 = 5e-3;
-/// Candle's kernels quantize activations in other places than llama.cpp's.
-const LLAMA_CPP_RATIO_MAX: f64 = 2.0;
+/// Rounding moves these errors by chance: 1,280 logits of a tiny model hang on few activations, and the same kernels in
+/// another order give ratios 20% apart. So one case may be this far off,
+const LLAMA_CPP_RATIO_MAX: f64 = 1.35;
+/// and all quantized ones together, as a geometric mean, only this far.
+pub(crate) const LLAMA_CPP_MEAN_RATIO_MAX: f64 = 1.0;
 
-struct Reference {
-    prompt: Vec<TokenId>,
+pub(crate) struct Reference {
+    pub(crate) prompt: Vec<TokenId>,
     positions: Vec<usize>,
-    cases: Vec<Case>,
+    pub(crate) cases: Vec<Case>,
 }
 
-struct Case {
-    name: String,
-    exact: Vec<f32>,
-    error_max: f64,
+pub(crate) struct Case {
+    pub(crate) name: String,
+    pub(crate) exact: Vec<f32>,
+    pub(crate) error_max: f64,
+    /// 0 for models without quantized weights.
+    pub(crate) llama_cpp_error: f64,
 }
 
 fn integers(value: &Value) -> Vec<usize> {
@@ -35,7 +40,7 @@ fn npy(path: &Path) -> Vec<f32> {
     npyz::NpyFile::new(&std::fs::read(path).unwrap()[..]).unwrap().into_vec().unwrap()
 }
 
-fn reference(dir: &Path) -> Reference {
+pub(crate) fn reference(dir: &Path) -> Reference {
     let json: Value = serde_json::from_slice(&std::fs::read(dir.join("parity.json")).unwrap()).unwrap();
     let cases = json["cases"].as_array().unwrap().iter().map(|case| {
         let name = case["model"].as_str().unwrap().to_owned();
@@ -44,7 +49,12 @@ fn reference(dir: &Path) -> Reference {
         let float = name.contains("-F32") || name.contains("-F16");
         let llama_cpp_error = case["llama_cpp_error"].as_f64().unwrap();
         let error_max = if float { FLOAT_ERROR_MAX } else { LLAMA_CPP_RATIO_MAX * llama_cpp_error };
-        Case { name, exact: npy(&exact), error_max }
+        Case {
+            name,
+            exact: npy(&exact),
+            error_max,
+            llama_cpp_error: if float { 0.0 } else { llama_cpp_error },
+        }
     });
     Reference {
         prompt: integers(&json["prompt"]).into_iter().map(|id| id as TokenId).collect(),
@@ -65,7 +75,7 @@ fn open(path: &Path) -> Box<dyn Model> {
 }
 
 /// |x - exact| / |exact| over the rows that the reference has.
-fn error(rows: &[Vec<f32>], reference: &Reference, exact: &[f32]) -> f64 {
+pub(crate) fn error(rows: &[Vec<f32>], reference: &Reference, exact: &[f32]) -> f64 {
     let n_vocab = exact.len() / reference.positions.len();
     let (mut off, mut size) = (0.0, 0.0);
     for (&position, exact) in reference.positions.iter().zip(exact.chunks(n_vocab)) {
@@ -82,7 +92,12 @@ fn rows(logits: &Logits) -> Vec<Vec<f32>> {
 }
 
 /// Logits of every position of `tokens`, evaluated `at_once` tokens a step.
-fn evaluate(model: &mut dyn Model, seq: SeqId, tokens: &[TokenId], at_once: usize) -> Vec<Vec<f32>> {
+pub(crate) fn evaluate(
+    model: &mut dyn Model,
+    seq: SeqId,
+    tokens: &[TokenId],
+    at_once: usize,
+) -> Vec<Vec<f32>> {
     let steps = tokens.chunks(at_once);
     steps
         .flat_map(|tokens| rows(&model.step(&[Chunk { seq, tokens, logits: LogitsFor::All }]).unwrap()))
@@ -90,10 +105,11 @@ fn evaluate(model: &mut dyn Model, seq: SeqId, tokens: &[TokenId], at_once: usiz
 }
 
 #[allow(clippy::print_stdout, reason = "the distances are what a reader of the log wants")]
-fn assert_error(what: &str, rows: &[Vec<f32>], reference: &Reference, case: &Case) {
+pub(crate) fn assert_error(what: &str, rows: &[Vec<f32>], reference: &Reference, case: &Case) -> f64 {
     let error = error(rows, reference, &case.exact);
     println!("{:24} {what:12} {error:.6} of {:.6}", case.name, case.error_max);
     assert!(error <= case.error_max, "{} {what}: error {error} > {}", case.name, case.error_max);
+    error
 }
 
 #[test]

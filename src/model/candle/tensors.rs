@@ -1,8 +1,6 @@
-//! Takes tensors out of a GGUF file by name and shape, and notices those that nobody asked for.
+//! Tensors of a GGUF file as candle holds them.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use candle_core::quantized::{GgmlDType, QStorage, QTensor};
@@ -12,6 +10,7 @@ use candle_transformers::quantized_nn::{Linear, RmsNorm};
 use super::backend;
 use crate::model::ModelError;
 use crate::model::gguf::{Gguf, TensorInfo, TensorType};
+use crate::model::tensor_list::TensorList;
 
 /// The types that candle multiplies with, by their number in the format.
 fn candle_type(tensor_type: TensorType) -> Option<GgmlDType> {
@@ -33,20 +32,14 @@ fn candle_type(tensor_type: TensorType) -> Option<GgmlDType> {
     })
 }
 
-/// Refuses a file with a tensor type that candle does not compute, before anything is allocated for it.
-pub(super) fn check_types(gguf: &Gguf) -> Result<(), ModelError> {
-    match gguf.tensors().find(|tensor| candle_type(tensor.tensor_type).is_none()) {
-        None => Ok(()),
-        Some(tensor) => Err(ModelError::Unsupported(format!(
-            "tensor {} has type {}; computed are F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0 and Q2_K to Q6_K",
-            tensor.name, tensor.tensor_type
-        ))),
-    }
+/// Whether candle computes with the type of that number.
+pub(super) fn computes(tensor_type: TensorType) -> bool {
+    candle_type(tensor_type).is_some()
 }
 
 /// Bytes that the weights will take here. Floats become 32-bit, and candle keeps a second, rearranged copy of the
 /// types that it has wide kernels for.
-pub(in crate::model) fn resident_bytes(gguf: &Gguf) -> u64 {
+pub(super) fn resident_bytes(gguf: &Gguf) -> u64 {
     gguf.tensors()
         .map(|tensor| {
             let bytes = tensor.size_bytes() as u64;
@@ -61,39 +54,24 @@ pub(in crate::model) fn resident_bytes(gguf: &Gguf) -> u64 {
 
 /// The tensors of one file on their way to one device.
 pub(super) struct Tensors<'a> {
-    gguf: &'a Gguf,
+    list: TensorList<'a>,
     device: &'a Device,
-    taken: RefCell<HashSet<&'a str>>,
 }
 
 impl<'a> Tensors<'a> {
     pub(super) fn new(gguf: &'a Gguf, device: &'a Device) -> Self {
-        Self { gguf, device, taken: RefCell::default() }
+        Self { list: TensorList::new(gguf), device }
     }
 
     pub(super) fn has(&self, name: &str) -> bool {
-        self.gguf.tensor(name).is_some()
+        self.list.has(name)
     }
 
     /// The tensor of that name, whose dimensions in the file's order must be `dims`.
     pub(super) fn get(&self, name: &str, dims: &[usize]) -> Result<QTensor, ModelError> {
-        let info = self.take(name, dims)?;
+        let info = self.list.take(name, dims)?;
         let shape = info.dims.iter().rev().copied().collect();
-        self.made(info, &self.gguf.tensor_data(info)?, shape)
-    }
-
-    fn take(&self, name: &str, dims: &[usize]) -> Result<&'a TensorInfo, ModelError> {
-        let Some(info) = self.gguf.tensor(name) else {
-            return Err(ModelError::Malformed(format!("tensor {name} is missing")));
-        };
-        if info.dims != dims {
-            return Err(ModelError::Malformed(format!(
-                "tensor {name} is {:?}, the metadata ask for {dims:?}",
-                info.dims
-            )));
-        }
-        self.taken.borrow_mut().insert(&info.name);
-        Ok(info)
+        self.made(info, &self.list.gguf().tensor_data(info)?, shape)
     }
 
     /// A tensor of the file's type from its bytes, or from those of a part of it.
@@ -127,8 +105,8 @@ impl<'a> Tensors<'a> {
         n_out: usize,
         n: usize,
     ) -> Result<Vec<Linear>, ModelError> {
-        let info = self.take(name, &[n_in, n_out, n])?;
-        let data = self.gguf.tensor_data(info)?;
+        let info = self.list.take(name, &[n_in, n_out, n])?;
+        let data = self.list.gguf().tensor_data(info)?;
         let of_one = |bytes: &[u8]| {
             let weight = Arc::new(self.made(info, bytes, vec![n_out, n_in])?);
             Linear::from_arc(weight, None).map_err(backend)
@@ -160,23 +138,10 @@ impl<'a> Tensors<'a> {
         if self.has(&format!("{name}.weight")) { self.norm(name, n, eps).map(Some) } else { Ok(None) }
     }
 
-    /// A tensor left over means a model that computes something else than we do: refused, because the text it would
-    /// write looks almost right.
+    /// Refuses a file with tensors that nobody asked for.
     pub(super) fn finish(self) -> Result<(), ModelError> {
-        const READ_BY_CONFIG: &[&str] =
-            &["rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"];
-        self.gguf.check_unchanged()?;
-        let taken = self.taken.borrow();
-        let left = self.gguf.tensors().map(|tensor| tensor.name.as_str()).find(|name| {
-            !taken.contains(name) && !READ_BY_CONFIG.contains(name) && !name.ends_with(".rope_freqs.weight")
-        });
-        match left {
-            None => Ok(()),
-            Some(name) => Err(ModelError::Unsupported(format!(
-                "tensor {name} has no place in a model of architecture {}",
-                self.gguf.architecture()
-            ))),
-        }
+        self.list.gguf().check_unchanged()?;
+        self.list.finish()
     }
 }
 

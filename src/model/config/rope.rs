@@ -112,11 +112,19 @@ impl Rope {
 
     /// Cosines and sines for `positions`, each `(positions, n_dims / 2)`, row-major.
     pub fn tables(&self, positions: &[usize]) -> (Vec<f32>, Vec<f32>) {
-        let angles = || positions.iter().flat_map(|&pos| self.inv_freq.iter().map(move |&f| pos as f32 * f));
-        (
-            angles().map(|angle| angle.cos() * self.magnitude).collect(),
-            angles().map(|angle| angle.sin() * self.magnitude).collect(),
-        )
+        let n = positions.len() * self.inv_freq.len();
+        let (mut cos, mut sin) = (vec![0.0; n], vec![0.0; n]);
+        self.fill_tables(positions, &mut cos, &mut sin);
+        (cos, sin)
+    }
+
+    /// The same into memory at hand, as much as it takes.
+    pub fn fill_tables(&self, positions: &[usize], cos: &mut [f32], sin: &mut [f32]) {
+        let angles = positions.iter().flat_map(|&pos| self.inv_freq.iter().map(move |&f| pos as f32 * f));
+        for ((cos, sin), angle) in cos.iter_mut().zip(sin).zip(angles) {
+            *cos = angle.cos() * self.magnitude;
+            *sin = angle.sin() * self.magnitude;
+        }
     }
 }
 
