@@ -14,7 +14,7 @@ use clap_complete::Shell;
 
 use crate::domain::{Email, Invalid, Role};
 
-pub use bench::{BenchArgs, BenchCommand};
+pub use bench::{BenchArgs, BenchCommand, BenchCompareArgs, BenchServeArgs};
 
 /// A private, self-contained chat engine: a caring parent to write to, on your own machine.
 #[derive(Parser, Debug)]

@@ -2,13 +2,19 @@
 //!
 //! `plan` turns lists into tests, `runner` runs them on a loaded model, `row` and `report` hold and write the results
 //! under llama-bench's names, `description` computes what does not depend on an engine, `shape` makes models without a
-//! file, `machine` measures memory and arithmetic, `system` asks the system, `stats` computes.
+//! file, `machine` measures memory and arithmetic, `load` puts a load on a server, `compare` says whether a change
+//! helped and `environment` what disturbed, `page` and `plot` draw, `system` asks the system, `stats` computes.
 //!
 //! Every claim carries its check: the share of the machine's own limit, and a hash of the tokens that were generated.
 
+pub mod compare;
 pub mod description;
+pub mod environment;
+pub mod load;
 pub mod machine;
+pub mod page;
 pub mod plan;
+pub mod plot;
 pub mod report;
 pub mod row;
 pub mod runner;

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
+use super::page;
 use super::plan::Lists;
 use super::row::{BUILD_COMMIT, BUILD_NUMBER, Row, Value};
 use super::stats::{mean, sample_sd};
@@ -213,7 +214,9 @@ impl<'a> Report<'a> {
             Format::Md => self.markdown_foot(interrupted)?,
             Format::Json if self.n_rows == 0 => writeln!(self.out, "[\n]")?,
             Format::Json => writeln!(self.out, "\n]")?,
-            Format::Csv | Format::Jsonl | Format::Sql | Format::Html | Format::Svg => {}
+            Format::Html => write!(self.out, "{}", page::engine_page(&self.rows, interrupted))?,
+            Format::Svg => write!(self.out, "{}", page::engine_sheet(&self.rows))?,
+            Format::Csv | Format::Jsonl | Format::Sql => {}
         }
         self.out.flush()?;
         Ok(self.rows)

@@ -84,8 +84,7 @@ impl Subject {
         n_gpu_layers: i64,
     ) -> Result<Self, ModelError> {
         system::reset_peak_rss();
-        let mut sha256 = Sha256::new();
-        gguf.read_through(|bytes| sha256.update(bytes))?;
+        let sha256 = sha256_of(gguf)?;
         let n_ctx = tests.iter().map(Test::n_ctx).max().unwrap_or(1);
         let options = LoadOptions {
             n_ctx: Some(n_ctx),
@@ -101,7 +100,7 @@ impl Subject {
         let facts = ModelFacts {
             filename: filename.to_owned(),
             description,
-            sha256: hex(&sha256.finalize()),
+            sha256,
             kernel_class: model.backend(),
             backends: match options.device {
                 Device::Cpu => "CPU",
@@ -294,6 +293,16 @@ impl<'a> Run<'a> {
         let batch: Vec<Chunk<'_>> = chunks.collect();
         Ok(self.model.step(&batch)?.rows().map(likeliest).collect())
     }
+}
+
+/// SHA-256 of a model's files, in hex.
+///
+/// # Errors
+/// Of reading them.
+pub fn sha256_of(gguf: &Gguf) -> Result<String, ModelError> {
+    let mut sha256 = Sha256::new();
+    gguf.read_through(|bytes| sha256.update(bytes))?;
+    Ok(hex(&sha256.finalize()))
 }
 
 /// Random ids, the same on every machine: speed does not depend on them, and the tokens generated behind them can be

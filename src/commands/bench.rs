@@ -1,7 +1,10 @@
 //! `bench`: which models, which tests, where the results go; the measuring is `mommygpt::bench`'s.
 
+mod compare;
 mod machine;
+mod own_server;
 mod progress;
+mod serve;
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -32,6 +35,8 @@ pub(super) fn bench(dir: Option<PathBuf>, args: BenchArgs, out: &mut Out) -> Res
     match args.command {
         None => engine(dir, &args, out),
         Some(BenchCommand::Machine { output, fresh }) => machine::machine(dir, &output, fresh, out),
+        Some(BenchCommand::Serve(args)) => serve::serve(dir, &args, out),
+        Some(BenchCommand::Compare(args)) => compare::compare(dir, &args, out),
     }
 }
 
@@ -157,6 +162,7 @@ fn engine(dir: Option<PathBuf>, args: &BenchArgs, out: &mut Out) -> Result<(), F
         n_gpu_layers: args.n_gpu_layers,
         options,
         n_invalid: 0,
+        has_limits: !args.no_limits,
     };
     let outcome = models.iter().try_for_each(|model| bench.model(model, &tests));
     bench.finish(outcome)
@@ -171,6 +177,7 @@ struct Bench<'a> {
     n_gpu_layers: i64,
     options: Options,
     n_invalid: usize,
+    has_limits: bool,
 }
 
 impl Bench<'_> {
@@ -199,7 +206,7 @@ impl Bench<'_> {
 
     /// From an earlier `bench machine`, else measured now; nothing where a GPU computes or memory is short.
     fn limits(&self, n_threads: usize, is_quantized: bool) -> Limits {
-        if self.load.device != Device::Cpu {
+        if self.load.device != Device::Cpu || !self.has_limits {
             return Limits::default();
         }
         let kept = self.kept.as_ref().and_then(|machine| machine.limits(n_threads, is_quantized));

@@ -5,6 +5,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use mommygpt::bench::machine;
 use mommygpt::cli::ServeArgs;
 use mommygpt::config::{Config, Environment};
 use mommygpt::hub::Models;
@@ -20,10 +21,6 @@ use super::{Failure, Out};
 const FSYNC_TIME: Duration = Duration::from_millis(500);
 /// What one commit writes at least.
 const FSYNC_BYTES: usize = 4096;
-/// Read by all threads together: larger than the caches of most machines, and little beside their memory.
-const BANDWIDTH_BYTES: usize = 512 << 20;
-/// Times it is read; the fastest counts, because others use the machine too.
-const BANDWIDTH_ROUNDS: usize = 3;
 /// A model that answers more slowly than people read, in tokens a second.
 const SLOW_TOKENS_PER_S: f64 = 5.0;
 /// Fewer durable writes a second than this make a chat feel slow.
@@ -87,26 +84,10 @@ fn processor(report: &mut Report<'_>, environment: &Environment) -> Result<f64, 
     let gpu =
         if Path::new("/proc/driver/nvidia/version").exists() { "NVIDIA driver found" } else { "none found" };
     report.line("GPU", gpu)?;
-    let bytes_per_s = bandwidth(n_cores);
+    let bytes_per_s = machine::read_bandwidth().unwrap_or_default();
     let gib_per_s = bytes_per_s / f64::from(1 << 30);
     report.line("memory bandwidth", &format!("{gib_per_s:.1} GiB/s read by {n_cores} threads"))?;
     Ok(bytes_per_s)
-}
-
-/// Bytes a second that all cores read together.
-fn bandwidth(n_threads: usize) -> f64 {
-    let words = vec![1_u64; BANDWIDTH_BYTES / size_of::<u64>()];
-    let sum = |words: &[u64]| words.iter().fold(0_u64, |sum, word| sum.wrapping_add(*word));
-    let rounds = (0..BANDWIDTH_ROUNDS).map(|_| {
-        let start = Instant::now();
-        std::thread::scope(|scope| {
-            for share in words.chunks(words.len().div_ceil(n_threads)) {
-                scope.spawn(move || std::hint::black_box(sum(std::hint::black_box(share))));
-            }
-        });
-        BANDWIDTH_BYTES as f64 / start.elapsed().as_secs_f64()
-    });
-    rounds.fold(0.0, f64::max)
 }
 
 /// Which models of the catalogue fit, and how fast each should answer.

@@ -7,6 +7,7 @@ mod architectures; // what architectures add to a plain llama
 mod auth; // accounts through `Auth` on a real store: who gets in, what it costs, what ends when
 mod authz_matrix; // every route, every id, every kind of caller
 mod bench; // the command bench: names and numbers of llama-bench, bad input, partial results
+mod bench_serve; // bench serve and bench compare: the own server, and one that misbehaves
 mod browser; // the page in a real Chromium: its own suite in tests/browser
 mod chat; // the chat service: durable first, stop, resume, retries, siblings, devices, memory, danger
 mod chat_house; // a chat service with everything under it, for tests of what happens in it
