@@ -98,6 +98,8 @@ pub enum Command {
     Perplexity(PerplexityArgs),
     /// Measure the engine, this machine or a server
     Bench(Box<BenchArgs>),
+    /// Generate a saved answer again and say whether the same tokens come
+    Replay(ReplayArgs),
     /// What the crisis check says: one message a line on stdin; `card<TAB>kind` or `none` per line on stdout
     Safety,
     /// Accounts
@@ -266,6 +268,16 @@ pub struct PromptArgs {
     /// Text of the end-of-sequence token [default: the model's]
     #[arg(long, value_name = "TEXT")]
     pub eos: Option<String>,
+}
+
+/// `replay`.
+#[derive(Args, Clone, Debug)]
+pub struct ReplayArgs {
+    /// An answer of /v1/chat/completions or /v1/completions, asked for with `return_token_ids` and saved as it came
+    pub file: PathBuf,
+    /// The model
+    #[command(flatten)]
+    pub engine: EngineArgs,
 }
 
 /// `perplexity`.

@@ -217,7 +217,7 @@ impl<'a> Reply<'a> {
     fn take(&mut self, event: Event) -> Option<End> {
         let log = &self.entry.log;
         match event {
-            Event::Queued { position } => log.push(ChatEvent::Queue { position }),
+            Event::Queued { position, wait } => log.push(ChatEvent::Queue { position, wait }),
             Event::Prefill { prompt_tokens, cached_tokens, processed_tokens } => {
                 log.push(ChatEvent::Prefill { prompt_tokens, cached_tokens, processed_tokens });
             }

@@ -2,6 +2,7 @@
 //! after its end. The log is written by the generation alone and never waits for a reader.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -16,6 +17,8 @@ pub enum ChatEvent {
     Queue {
         /// 1 is the next to run.
         position: usize,
+        /// How long that may take.
+        wait: Duration,
     },
     /// The prompt is being read.
     Prefill {

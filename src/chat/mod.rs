@@ -4,6 +4,7 @@
 //! the engine generate, and tells every device. A generation belongs to the server: it goes on when the reader is gone,
 //! and can be read again from any event on. Nothing here knows HTTP or JSON.
 
+mod embed;
 pub mod exemplars;
 mod generation;
 pub mod live;

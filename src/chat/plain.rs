@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::{ChatError, ChatService, READY_WAIT, blocking, prompt};
 use crate::domain::Invalid;
 use crate::engine::grammar::Form;
+use crate::engine::sampler;
 use crate::engine::{
     EngineError, Event, Finish, GenerateRequest, Generation, InvalidParam, Logprob, ModelInfo, Owner,
     SamplingParams, Timings, TokenId,
@@ -111,6 +112,8 @@ impl ChatService {
         let PlainRequest { given, sampling: change, mut stop, max_tokens, form, logprobs } = request;
         let mut sampling = prompt::sampling(&text, model.n_ctx);
         change(&mut sampling);
+        // Told with the answer where tokens are, so that it can be had again.
+        sampling.seed = sampling.seed.or_else(|| Some(sampler::random_seed()));
         sampling.validate().map_err(|e| invalid(&e))?;
         if let Some((id, _)) = sampling.logit_bias.iter().find(|(id, _)| *id as usize >= model.n_vocab) {
             let problem = format!("token {id} is outside the vocabulary of {}", model.n_vocab);

@@ -12,6 +12,7 @@ mod local_tls;
 mod models;
 mod perplexity;
 mod preflight;
+mod replay;
 mod serve;
 mod switch;
 mod text;
@@ -153,6 +154,7 @@ fn dispatch(
         Command::Rm { model } => models::remove(&config::data_dir(dir)?, &model, out),
         Command::Tokenize(args) => text::tokenize(&config::data_dir(dir)?, &args, out),
         Command::Prompt(args) => text::prompt(&config::data_dir(dir)?, &args, environment, out),
+        Command::Replay(args) => replay::replay(dir, args, out),
         Command::Perplexity(args) => perplexity::perplexity(dir, &args, out),
         Command::Bench(args) => bench::bench(dir, *args, out),
         Command::Safety => text::safety(out),

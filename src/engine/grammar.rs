@@ -32,6 +32,9 @@ const MAX_GRAMMAR_SIZE: usize = 100_000;
 /// States of a lexer, at 1 to 2 kB each: some tens of MB for the largest.
 const MAX_LEXER_STATES: usize = 30_000;
 
+/// Blanks between the parts of JSON. Without a bound a small model goes on with them until its context is full.
+const BLANKS: &str = r"\x20|\x0A\x20{0,16}";
+
 /// What a text must look like.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Form {
@@ -131,6 +134,8 @@ impl Grammars {
         };
         check_schema(&schema).map_err(refused)?;
         let _one_at_a_time = self.compiling.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut schema = schema;
+        schema["x-guidance"] = json!({"whitespace_pattern": BLANKS});
         let grammar = if before.is_empty() && !in_thought {
             TopLevelGrammar::from_json_schema(schema)
         } else {

@@ -173,13 +173,13 @@ fn sleep(shared: &Shared, load: &mut Loader) -> Option<(Loaded, Duration)> {
     loop {
         let is_switch = {
             let mut queue = lock(&shared.queue);
-            while queue.n_waiting() == 0 && !queue.is_closed() && !queue.is_paused() {
+            while queue.is_idle() && !queue.is_closed() && !queue.is_paused() {
                 queue = shared.work.wait(queue).unwrap_or_else(PoisonError::into_inner);
             }
             if queue.is_closed() {
                 return None;
             }
-            queue.is_paused() && queue.n_waiting() == 0
+            queue.is_paused() && queue.is_idle()
         };
         if is_switch && let Some(loaded) = take_over(shared, load) {
             return Some(loaded);

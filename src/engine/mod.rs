@@ -8,6 +8,7 @@
 //!
 //! Nothing async calls the model: [`Engine::submit`] returns at once, and what happens comes through a channel.
 
+mod embed;
 pub mod grammar;
 mod lifetime;
 mod lookup;
@@ -30,6 +31,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 
+pub use self::embed::{Embedding, MAX_EMBED_TOKENS};
 pub use self::metrics::{EngineMetrics, FinishedTotals, Histogram, KvPages};
 use self::queue::{Queue, Waiting};
 pub use self::request::{

@@ -93,6 +93,11 @@ impl PrefixCache {
         }
     }
 
+    /// Some warm sequence.
+    pub(super) fn any(&self) -> Option<SeqId> {
+        self.trees.values().find_map(|tree| tree.oldest(None)).map(|w| w.seq)
+    }
+
     /// Gives up the least recently used, but not `spared`.
     pub(super) fn evict(&mut self, spared: Option<SeqId>) -> Option<SeqId> {
         let oldest =

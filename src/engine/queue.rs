@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
+use super::embed::{EmbedJob, MAX_EMBEDS_WAITING};
 use super::request::{CancelHandle, Event, GenerateRequest, Owner};
 use super::{EngineError, Limits};
 
@@ -47,6 +48,8 @@ pub(super) struct Queue {
     mean_generation_s: f64,
     closed: bool,
     paused: bool,
+    /// Texts of which only a vector is wanted.
+    embeds: VecDeque<EmbedJob>,
 }
 
 #[derive(Debug)]
@@ -65,6 +68,7 @@ impl Queue {
             mean_generation_s: FIRST_GUESS_S,
             closed: false,
             paused: false,
+            embeds: VecDeque::new(),
         }
     }
 
@@ -96,6 +100,27 @@ impl Queue {
     /// Nothing more is taken or served.
     pub(super) fn close(&mut self) {
         self.closed = true;
+    }
+
+    /// Takes a text for its vector.
+    pub(super) fn push_embed(&mut self, job: EmbedJob) -> Result<(), EngineError> {
+        if self.closed || self.paused {
+            return Err(EngineError::NotReady);
+        }
+        if self.embeds.len() >= MAX_EMBEDS_WAITING {
+            return Err(EngineError::Busy { retry_after_s: self.retry_after_s() });
+        }
+        self.embeds.push_back(job);
+        Ok(())
+    }
+
+    pub(super) fn pop_embed(&mut self) -> Option<EmbedJob> {
+        self.embeds.pop_front()
+    }
+
+    /// Whether there is anything to do.
+    pub(super) fn is_idle(&self) -> bool {
+        self.lanes.is_empty() && self.embeds.is_empty()
     }
 
     /// Takes a request. Free places count as room, because what waits for them waits for a moment only.
@@ -167,6 +192,8 @@ impl Queue {
 
     /// Takes out everything.
     pub(super) fn take_all(&mut self) -> Vec<Waiting> {
+        // Who waits for a vector hears of it by the channel's end.
+        self.embeds.clear();
         self.take_where(|_| true)
     }
 
@@ -178,6 +205,7 @@ impl Queue {
         }
         let mut n_served: HashMap<Owner, usize> = HashMap::new();
         for position in 1..=self.n_waiting() {
+            let wait = self.estimated_wait(position);
             let Some(i) = next_lane(&turns) else { return };
             let (owner, n_running) = turns.remove(i);
             let nth = n_served.entry(owner).or_default();
@@ -187,12 +215,18 @@ impl Queue {
             if waiting.position != position {
                 waiting.position = position;
                 // A reader that went away is found by `take_over`.
-                let _ = waiting.events.send(Event::Queued { position });
+                let _ = waiting.events.send(Event::Queued { position, wait });
             }
             if *nth < lane.waiting.len() {
                 turns.push((owner, n_running + 1));
             }
         }
+    }
+
+    /// When the request at this position may begin: each place is free once per generation.
+    fn estimated_wait(&self, position: usize) -> Duration {
+        let n_rounds = position.div_ceil(self.limits.max_running) as f64;
+        Duration::from_secs_f64(n_rounds * self.mean_generation_s)
     }
 
     fn n_running_for(&self, owner: Owner) -> usize {

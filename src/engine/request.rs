@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
@@ -112,6 +113,8 @@ pub enum Event {
     Queued {
         /// 1 is the next to run.
         position: usize,
+        /// How long that may take, from how long generations took so far.
+        wait: Duration,
     },
     /// Its prompt is being evaluated; sent at the start and after every chunk.
     Prefill {

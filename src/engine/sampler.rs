@@ -338,7 +338,8 @@ pub(super) fn logprobs(logits: &[f32], id: TokenId, n_top: usize) -> Logprob {
     Logprob { id, logprob, top: top.iter().map(|c| (c.id, of(c.logit))).collect() }
 }
 
-fn random_seed() -> u64 {
+/// A seed that nobody can foretell.
+pub fn random_seed() -> u64 {
     // Without the system's randomness the clock still makes two answers differ.
     getrandom::u64().unwrap_or_else(|_| {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);

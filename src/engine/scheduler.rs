@@ -73,6 +73,7 @@ impl<'a> Scheduler<'a> {
         self.wait_for_work()?;
         self.admit();
         self.end_abandoned();
+        self.embed_one();
         // From the back, so that indices stay true.
         let mut ends = self.step();
         ends.sort_by_key(|(i, _)| std::cmp::Reverse(*i));
@@ -94,7 +95,7 @@ impl<'a> Scheduler<'a> {
         let idle_since = Instant::now();
         let mut queue = lock(&self.shared.queue);
         loop {
-            let is_idle = self.running.is_empty() && queue.n_waiting() == 0;
+            let is_idle = self.running.is_empty() && queue.is_idle();
             if queue.is_closed() {
                 return Err(Leave::End);
             }
@@ -173,7 +174,21 @@ impl<'a> Scheduler<'a> {
                 self.model.free_sequence(hit.seq);
             }
         }
-        self.with_room(None, |model| model.new_sequence()).map(|seq| (seq, 0))
+        self.empty_sequence().map(|seq| (seq, 0))
+    }
+
+    /// A sequence without tokens. Memory is set aside for as many as may run; where warm ones hold those places, but
+    /// pages are free, a fork of nothing takes no place.
+    fn empty_sequence(&mut self) -> Result<SeqId, ModelError> {
+        let live = self.running.first().map(|r| r.seq).or_else(|| self.cache.any());
+        if self.model.kv_usage().pages_total > 0
+            && let Some(live) = live
+            && self.has_room()
+            && let Ok(seq) = self.model.fork(live, 0)
+        {
+            return Ok(seq);
+        }
+        self.with_room(None, |model| model.new_sequence())
     }
 
     /// Whether another sequence may be kept. Where a model counts pages these decide, and `max_sequences` full ones fit.

@@ -253,6 +253,15 @@ pub trait Model: Send {
         let _ = (seq, len);
         Err(ModelError::Unsupported("this runner cannot fork a sequence".into()))
     }
+    /// The mean over `tokens` of the last hidden state behind the output norm, `(n_embd)`, evaluated as a sequence of its
+    /// own that leaves nothing behind.
+    ///
+    /// # Errors
+    /// [`ModelError::Unsupported`] where a runner gives no hidden states, and what [`Model::step`] refuses.
+    fn embed(&mut self, tokens: &[TokenId]) -> Result<Vec<f32>, ModelError> {
+        let _ = tokens;
+        Err(ModelError::Unsupported("this runner gives no embeddings".into()))
+    }
     /// How much KV memory is taken now.
     fn kv_usage(&self) -> KvUsage {
         KvUsage::default()

@@ -155,6 +155,10 @@ impl Inner {
     }
 }
 
+/// Upper bounds in microseconds of [`StoreMetrics::commits_within`]: from a battery-backed cache to a dying disk.
+pub const COMMIT_BOUNDS_US: [u64; 10] =
+    [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 50_000, 250_000, 1_000_000];
+
 /// Counters since the start, and sizes now.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct StoreMetrics {
@@ -168,6 +172,8 @@ pub struct StoreMetrics {
     pub n_write_errors: u64,
     /// Time spent in commits, in microseconds.
     pub commit_us: u64,
+    /// Commits that took at most the bound of the same index and longer than the one before.
+    pub commits_within: [u64; COMMIT_BOUNDS_US.len()],
     /// Bytes of the database file.
     pub file_bytes: u64,
     /// Accounts.
@@ -263,6 +269,7 @@ impl Store {
             n_arrivals: counts.n_arrivals.load(Ordering::Relaxed),
             n_write_errors: counts.n_errors.load(Ordering::Relaxed),
             commit_us: counts.commit_us.load(Ordering::Relaxed),
+            commits_within: counts.commits_within.each_ref().map(|n| n.load(Ordering::Relaxed)),
             file_bytes: self.inner.core.file_bytes(),
             n_users: self.n_users().unwrap_or(0),
         }

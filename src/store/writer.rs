@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use redb::{Database, Durability, ReadableDatabase as _, StorageBackend, WriteTransaction};
 
+use super::COMMIT_BOUNDS_US;
 use super::StoreError;
 use super::arrivals::{self, Arriving, Pending};
 use super::disk::{Reserve, Trial, is_full};
@@ -32,6 +33,21 @@ pub(super) struct Counts {
     pub(super) n_arrivals: AtomicU64,
     pub(super) n_errors: AtomicU64,
     pub(super) commit_us: AtomicU64,
+    /// By [`COMMIT_BOUNDS_US`].
+    pub(super) commits_within: [AtomicU64; COMMIT_BOUNDS_US.len()],
+}
+
+impl Counts {
+    fn committed(&self, n_writes: usize, took: Duration) {
+        let us = took.as_micros() as u64;
+        self.n_commits.fetch_add(1, Ordering::Relaxed);
+        self.n_writes.fetch_add(n_writes as u64, Ordering::Relaxed);
+        self.commit_us.fetch_add(us, Ordering::Relaxed);
+        let bucket = COMMIT_BOUNDS_US.iter().position(|&bound| us <= bound);
+        if let Some(i) = bucket {
+            self.commits_within[i].fetch_add(1, Ordering::Relaxed);
+        }
+    }
 }
 
 /// A database opened on its file.
@@ -238,9 +254,7 @@ impl Core {
             let started = Instant::now();
             match self.attempt(&handle, &mut batch) {
                 Ok(()) => {
-                    self.counts.n_commits.fetch_add(1, Ordering::Relaxed);
-                    self.counts.n_writes.fetch_add(batch.len() as u64, Ordering::Relaxed);
-                    self.counts.commit_us.fetch_add(started.elapsed().as_micros() as u64, Ordering::Relaxed);
+                    self.counts.committed(batch.len(), started.elapsed());
                     return batch.into_iter().for_each(|job| job.answer(Ok(())));
                 }
                 Err(Failed::One(idx, e)) => {

@@ -220,6 +220,7 @@ impl Frames for Generation {
 #[derive(Serialize)]
 struct Queued {
     queue_position: usize,
+    estimated_wait_ms: u64,
 }
 
 #[derive(Serialize)]
@@ -245,7 +246,10 @@ struct Failure<'a> {
 fn frame(id: u64, event: &ChatEvent) -> Frame {
     match event {
         ChatEvent::Message(message) => Frame::new("message", id, &wire::Message::from(message)),
-        ChatEvent::Queue { position } => Frame::new("progress", id, &Queued { queue_position: *position }),
+        ChatEvent::Queue { position, wait } => {
+            let data = Queued { queue_position: *position, estimated_wait_ms: wait.as_millis() as u64 };
+            Frame::new("progress", id, &data)
+        }
         ChatEvent::Prefill { prompt_tokens, cached_tokens, processed_tokens } => {
             let data = Prefill {
                 prompt_tokens: *prompt_tokens,

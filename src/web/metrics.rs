@@ -15,7 +15,7 @@ use super::error::ApiError;
 use super::hosts::Client;
 use super::who::Admin;
 use crate::engine::{EngineMetrics, Histogram};
-use crate::store::StoreMetrics;
+use crate::store::{COMMIT_BOUNDS_US, StoreMetrics};
 
 /// Upper bounds in seconds of the request histogram: from a row out of the cache to a long wait for a reply.
 const REQUEST_BOUNDS_S: [f64; 9] = [0.001, 0.005, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0, 60.0];
@@ -189,6 +189,21 @@ fn write_engine(out: &mut Text, engine: &EngineMetrics) {
     out.counter("cached_tokens_total", "Prompt tokens that the prefix cache had.", cached);
     let predicted = engine.predicted_tokens_total as f64;
     out.counter("tokens_predicted_total", "Tokens generated.", predicted);
+    let hits = engine.prefix_hits_total as f64;
+    out.counter("prefix_cache_hits_total", "Prompts of which the prefix cache had a beginning.", hits);
+    out.counter("prompts_total", "Prompts begun.", engine.prompts_total as f64);
+    let drafted = engine.drafted_tokens_total as f64;
+    out.counter("speculative_drafted_tokens_total", "Tokens guessed and evaluated ahead.", drafted);
+    let accepted = engine.accepted_tokens_total as f64;
+    out.counter("speculative_accepted_tokens_total", "Guessed tokens that came out.", accepted);
+    out.counter("steps_total", "Forward passes.", engine.steps_total as f64);
+    out.counter("step_rows_total", "Tokens evaluated by all forward passes.", engine.step_rows_total as f64);
+    out.gauge("kv_pages_used", "Pages of keys and values that a sequence holds.", engine.kv.used as f64);
+    out.gauge("kv_pages", "Pages of keys and values that there are.", engine.kv.total as f64);
+    out.gauge("kv_used_bytes", "Bytes of the pages used.", engine.kv.used_bytes as f64);
+    let warm = engine.kv.warm_sequences as f64;
+    out.gauge("prefix_cache_sequences", "Sequences kept for their owners' next messages.", warm);
+    out.histogram("batch_size", "Generations that shared a forward pass.", &engine.batch_size);
     out.head("generations_total", "counter", "Generations that ended, by reason.");
     let ends = engine.finished;
     for (reason, n) in
@@ -208,6 +223,16 @@ fn write_store(out: &mut Text, store: &StoreMetrics) {
     out.counter("store_commits_total", "Commits; writers share them.", store.n_commits as f64);
     let errors = store.n_write_errors as f64;
     out.counter("store_write_errors_total", "Writes refused by a full or failing disk.", errors);
+    out.head("store_commit_seconds", "histogram", "A commit with its fsync.");
+    let mut below = 0;
+    for (bound_us, n) in std::iter::zip(COMMIT_BOUNDS_US, store.commits_within) {
+        below += n;
+        let le = format!("le=\"{}\"", bound_us as f64 / 1e6);
+        out.line("store_commit_seconds_bucket", &le, below as f64);
+    }
+    out.line("store_commit_seconds_bucket", "le=\"+Inf\"", store.n_commits as f64);
+    out.line("store_commit_seconds_sum", "", store.commit_us as f64 / 1e6);
+    out.line("store_commit_seconds_count", "", store.n_commits as f64);
     let seconds = store.commit_us as f64 / 1e6;
     out.counter("store_commit_seconds_total", "Time spent in commits, fsync included.", seconds);
 }

@@ -9,6 +9,7 @@ mod admin;
 mod assets;
 mod chats;
 pub mod control;
+mod embeddings;
 mod error;
 mod events;
 mod extract;
@@ -202,6 +203,7 @@ fn own_routes() -> Routes {
         .add::<openai::__path_models, _, _>(openai::models)
         .add::<openai::__path_chat_completions, _, _>(openai::chat_completions)
         .add::<openai::__path_completions, _, _>(openai::completions)
+        .add::<embeddings::__path_embeddings, _, _>(embeddings::embeddings)
         .add::<openapi::__path_document, _, _>(openapi::document)
 }
 

@@ -86,13 +86,7 @@ async fn complete(
     caller.refuse_child("use the programs' interface")?;
     let bytes = read_body(request.into_body(), MAX_MESSAGE_BODY_BYTES).await?;
     let asked: CompletionRequest = parse_json(&bytes)?;
-    let model = app.engine().model_info().map(|info| info.name.clone());
-    if let (Some(wanted), Some(loaded)) = (&asked.model, &model)
-        && wanted != loaded
-    {
-        let why = format!("There is no model {wanted:?} here; the one that answers is {loaded:?}.");
-        return Err(ApiError::new(StatusCode::NOT_FOUND, "model_not_found", why).into());
-    }
+    check_model(app, asked.model.as_deref())?;
     let streams = asked.stream.unwrap_or(false);
     let (request, style) = asked.parse(shape)?;
     let reply = app.chat().plain(&caller.store, request).await?;
@@ -101,4 +95,16 @@ async fn complete(
     } else {
         openai_answer::whole(app, reply, style).await
     }
+}
+
+/// Refuses a model that is not the loaded one.
+pub(super) fn check_model(app: &App, wanted: Option<&str>) -> Result<(), ApiError> {
+    let loaded = app.engine().model_info().map(|info| info.name.clone());
+    if let (Some(wanted), Some(loaded)) = (wanted, &loaded)
+        && wanted != loaded
+    {
+        let why = format!("There is no model {wanted:?} here; the one that answers is {loaded:?}.");
+        return Err(ApiError::new(StatusCode::NOT_FOUND, "model_not_found", why));
+    }
+    Ok(())
 }

@@ -163,6 +163,9 @@ impl CompletionRequest {
         if with_token_ids && streams {
             return Err(ApiError::invalid("return_token_ids", "has a meaning only without stream"));
         }
+        if with_token_ids && self.response_format.as_ref().is_some_and(|f| f.r#type != "text") {
+            return Err(ApiError::invalid("return_token_ids", "is for answers without a response_format"));
+        }
         let told = self.told(shape)?;
         let style = Style {
             shape,

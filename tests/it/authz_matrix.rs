@@ -117,6 +117,7 @@ fn routes_for_programs() -> Vec<(&'static str, &'static str, Value)> {
         ("get", "/v1/models", Value::Null),
         ("post", "/v1/chat/completions", json!({"messages": turns, "max_tokens": 3})),
         ("post", "/v1/completions", json!({"prompt": "hello", "max_tokens": 3})),
+        ("post", "/v1/embeddings", json!({"input": "hello"})),
         ("post", "/api/chat", json!({"model": "x", "messages": turns})),
         ("post", "/api/generate", json!({"model": "x", "prompt": "hello"})),
         ("get", "/api/tags", Value::Null),

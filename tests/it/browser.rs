@@ -31,7 +31,7 @@ fn the_page_does_its_job_in_a_real_browser() {
     clippy::print_stdout,
     reason = "a test asks whether it may skip, and says that it did"
 )]
-fn missing(what: &str) {
+pub(crate) fn missing(what: &str) {
     assert!(std::env::var_os("CI").is_none(), "{what}");
     println!("skipped: {what}");
 }

@@ -199,7 +199,7 @@ async fn when_everybody_is_busy_nothing_is_stored() {
     house.remote.release();
     done(&all(first).await);
     let waited = all(second).await;
-    assert!(waited.iter().any(|e| matches!(e, ChatEvent::Queue { position: 1 })), "{waited:?}");
+    assert!(waited.iter().any(|e| matches!(e, ChatEvent::Queue { position: 1, .. })), "{waited:?}");
     house.exchange(&me, c, "three").await;
 }
 

@@ -132,6 +132,12 @@ async fn the_queue_is_bounded_per_owner_and_in_all() {
     assert_eq!(n_cancelled, 1);
 }
 
+fn position(event: &Event) -> Option<usize> {
+    let Event::Queued { position, wait } = event else { return None };
+    assert!(*wait > Duration::ZERO, "somebody who waits is told how long");
+    Some(*position)
+}
+
 #[tokio::test]
 async fn a_flood_of_one_owner_delays_another_by_one_generation() {
     let (engine, remote) = start(Limits { max_running: 2, ..limits() }, to_sixteen).await;
@@ -145,7 +151,7 @@ async fn a_flood_of_one_owner_delays_another_by_one_generation() {
     flood.extend((0..4).map(|_| of(ADA)));
     let mut bob = of(BOB);
     remote.allow(1);
-    assert_eq!(next_event(&mut bob).await, Event::Queued { position: 1 });
+    assert_eq!(position(&next_event(&mut bob).await), Some(1));
     remote.release();
     for generation in flood.into_iter().chain([bob]) {
         assert_eq!(reason(&finish(generation).await.1), Some(Finish::Stop));
@@ -164,13 +170,13 @@ async fn positions_are_told_when_they_change() {
     let (mut a, mut b, mut c) = (of(ADA), of(BOB), of(ADA));
     remote.allow(1);
     // Ada has a generation running, so Bob goes first.
-    assert_eq!(next_event(&mut b).await, Event::Queued { position: 1 });
-    assert_eq!(next_event(&mut a).await, Event::Queued { position: 2 });
-    assert_eq!(next_event(&mut c).await, Event::Queued { position: 3 });
+    assert_eq!(position(&next_event(&mut b).await), Some(1));
+    assert_eq!(position(&next_event(&mut a).await), Some(2));
+    assert_eq!(position(&next_event(&mut c).await), Some(3));
     b.cancel.cancel();
     remote.allow(1);
-    assert_eq!(next_event(&mut a).await, Event::Queued { position: 1 });
-    assert_eq!(next_event(&mut c).await, Event::Queued { position: 2 });
+    assert_eq!(position(&next_event(&mut a).await), Some(1));
+    assert_eq!(position(&next_event(&mut c).await), Some(2));
     remote.release();
     for (generation, expected) in
         [(first, Finish::Stop), (b, Finish::Cancelled), (a, Finish::Stop), (c, Finish::Stop)]
@@ -299,4 +305,78 @@ async fn warm_sequences_are_few() {
         }
     }
     assert_eq!(remote.see(|s| s.n_live_max), 3);
+}
+
+/// Every token's successor is the next of the prompt's own cycle: what was said before comes again.
+fn echo(tokens: &[TokenId]) -> TokenId {
+    tokens[tokens.len() - 40]
+}
+
+#[tokio::test]
+async fn guesses_change_nothing_but_the_number_of_steps() {
+    let mut texts = Vec::new();
+    for speculative in [false, true] {
+        let (engine, remote) = start(Limits { speculative, ..limits() }, echo).await;
+        // A prompt that goes through forty words twice, and an answer that goes on with them.
+        let mut asked = request(ADA, 80, 90);
+        for (i, token) in asked.prompt.iter_mut().enumerate() {
+            *token = FIRST_WORD + (i % 40) as TokenId;
+        }
+        let (text, end) = finish(engine.submit(asked).unwrap()).await;
+        let Event::Done { timings, .. } = end else { panic!("{end:?}") };
+        let metrics = engine.metrics();
+        assert_eq!((timings.predicted_n, metrics.predicted_tokens_total), (90, 90));
+        let n_steps = remote.see(|s| s.steps.len());
+        if speculative {
+            assert!(metrics.accepted_tokens_total > 0, "every guess holds here");
+            assert_eq!(metrics.drafted_tokens_total, metrics.accepted_tokens_total);
+            assert_eq!(n_steps as u64 + metrics.accepted_tokens_total, 90);
+        } else {
+            assert_eq!((metrics.drafted_tokens_total, n_steps), (0, 90));
+        }
+        texts.push(text);
+    }
+    assert_eq!(texts[0], texts[1]);
+}
+
+#[tokio::test]
+async fn a_branch_of_a_chat_finds_what_it_shares_and_leaves_the_other_warm() {
+    let (engine, remote) = start(limits(), to_sixteen).await;
+    remote.set(|s| s.forks = true);
+    let first = request(ADA, 300, 100);
+    finish(engine.submit(first.clone()).unwrap()).await;
+    let cached = async |prompt: Vec<TokenId>, owner| {
+        let request = GenerateRequest { prompt, owner, ..first.clone() };
+        let (_, end) = finish(engine.submit(request).unwrap()).await;
+        let Event::Done { timings, .. } = end else { panic!("{end:?}") };
+        timings.cache_n
+    };
+    let mut branch = first.prompt[..200].to_vec();
+    branch.extend([FIRST_WORD + 77; 20]);
+    assert_eq!(cached(branch.clone(), BOB).await, 0, "nothing of Ada's is Bob's");
+    assert_eq!(cached(branch, ADA).await, 200);
+    // The first one was forked, not cut off.
+    let mut on = first.prompt.clone();
+    on.extend(said(to_sixteen, &first.prompt, 100));
+    let n_said = on.len();
+    on.extend([FIRST_WORD + 78; 5]);
+    assert!(cached(on, ADA).await as usize >= n_said - 1);
+}
+
+#[tokio::test]
+async fn a_deterministic_engine_steps_one_sequence_at_a_time_and_reuses_nothing() {
+    let (engine, remote) = start(Limits { deterministic: true, ..limits() }, to_sixteen).await;
+    remote.hold();
+    let asked: Vec<Generation> =
+        (1..=3).map(|i| engine.submit(request(Owner(i), 300, 50)).unwrap()).collect();
+    remote.release();
+    for generation in asked {
+        assert_eq!(reason(&finish(generation).await.1), Some(Finish::Stop));
+    }
+    let (_, end) = finish(engine.submit(request(Owner(1), 300, 50)).unwrap()).await;
+    let Event::Done { timings, .. } = end else { panic!("{end:?}") };
+    assert_eq!(timings.cache_n, 0);
+    let shapes: Vec<Vec<usize>> =
+        remote.see(|s| s.steps.iter().map(|rows| rows.iter().map(|r| r.tokens.len()).collect()).collect());
+    assert!(shapes.iter().all(|rows| matches!(rows[..], [1 | 44 | 256])), "{shapes:?}");
 }

@@ -136,6 +136,13 @@ impl Model for Scripted {
         sequence.len = sequence.len.min(len);
         sequence.last = None;
     }
+    fn embed(&mut self, tokens: &[TokenId]) -> Result<Vec<f32>, ModelError> {
+        let mut counts = vec![0.0; 8];
+        for token in tokens {
+            counts[*token as usize % 8] += 1.0;
+        }
+        Ok(counts)
+    }
     fn step(&mut self, batch: &Batch<'_>) -> Result<Logits, ModelError> {
         let (end, n_vocab) = (self.end(), self.config.n_vocab);
         let mut data = Vec::new();

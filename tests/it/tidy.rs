@@ -55,7 +55,7 @@ fn files_under(dir: &Path, extensions: &[&str], out: &mut Vec<PathBuf>) {
     for entry in entries.flatten() {
         let path = entry.path();
         if path.is_dir() {
-            if !path.ends_with("node_modules") && !path.ends_with("vendor") {
+            if !path.ends_with("node_modules") && !path.ends_with("vendor") && !path.ends_with(".venv") {
                 files_under(&path, extensions, out);
             }
         } else if path.extension().is_some_and(|e| extensions.iter().any(|x| e == *x)) {

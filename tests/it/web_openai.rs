@@ -230,6 +230,36 @@ fn fields_beyond_us_are_refused_by_name() {
 }
 
 #[test]
+fn vectors_come_from_models_that_have_them() {
+    let app = TestApp::start();
+    let ada = app.sign_up("ada");
+    let embed = |body: &Value| app.call(&ada, "POST", "/v1/embeddings", body);
+    let made = embed(&json!({"input": ["good night", "sleep well", "good night"]})).expect(200).json();
+    let vector = |i: usize| made["data"][i]["embedding"].clone();
+    assert_eq!((vector(0), made["data"][1]["index"].clone()), (vector(2), json!(1)));
+    assert_ne!(vector(0), vector(1));
+    let length: f64 = vector(0).as_array().unwrap().iter().map(|x| x.as_f64().unwrap().powi(2)).sum();
+    assert!((length - 1.0).abs() < 1e-5, "{length}");
+    assert!(made["usage"]["prompt_tokens"].as_u64().unwrap() >= 6);
+    let packed = embed(&json!({"input": "good night", "encoding_format": "base64"})).expect(200).json();
+    assert!(packed["data"][0]["embedding"].is_string());
+    for (field, value) in [
+        ("input", json!([])),
+        ("input", json!("")),
+        ("input", json!([1, 2])),
+        ("input", json!("word ".repeat(5000))),
+        ("dimensions", json!(7)),
+        ("encoding_format", json!("hex")),
+    ] {
+        let mut body = json!({"input": "x"});
+        body[field] = value;
+        let refused = embed(&body);
+        assert_eq!(refused.status, 400, "{field}: {}", refused.text());
+        assert!(refused.text().contains(field), "{}", refused.text());
+    }
+}
+
+#[test]
 fn a_client_that_hangs_up_frees_the_model() {
     let app = TestApp::start();
     let ada = app.sign_up("ada");
