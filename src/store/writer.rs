@@ -9,17 +9,16 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use redb::{Database, Durability, ReadableDatabase as _, StorageBackend, WriteTransaction};
 
-use super::COMMIT_BOUNDS_US;
-use super::StoreError;
 use super::arrivals::{self, Arriving, Pending};
 use super::disk::{Reserve, Trial, is_full};
 use super::open;
 use super::queue::Job;
 use super::tables::{Def, Snapshot, Tables};
+use super::{COMMIT_BOUNDS_US, StoreError};
 use crate::domain::UserId;
 
 /// Rows of deleted chats and accounts removed with each commit: about a millisecond, so that nobody waits for it.
