@@ -22,8 +22,8 @@ pub struct Activations {
     pub scales: Vec<f32>,
     /// `(n_rows, k / 16)`: `scale` times the sum of 16 codes, for minimums and zero points.
     pub sums: Vec<f32>,
-    /// The same rows as bf16, for kernels that would rather have them so; not in use unless it was resized after the
-    /// codes were. See [`super::dispatch::Kernels::bf16_rows_from`].
+    /// The same rows as bf16, in place of codes, for kernels that would rather have them so; not in use unless resized
+    /// after the codes were. See [`super::dispatch::Kernels::bf16_rows_from`].
     pub bf16: Bf16Activations,
 }
 
@@ -37,6 +37,12 @@ impl Activations {
         self.codes.resize(grow(self.codes.len(), n_rows * k), 0);
         self.scales.resize(grow(self.scales.len(), n_rows * k / 32), 0.0);
         self.sums.resize(grow(self.sums.len(), n_rows * k / 16), 0.0);
+    }
+
+    /// The rows as bf16, where they are in use.
+    pub fn wide(&self) -> Option<&Bf16Activations> {
+        (self.bf16.n_rows > 0 && self.bf16.n_rows == self.n_rows && self.bf16.k == self.k)
+            .then_some(&self.bf16)
     }
 
     /// The codes, scales and sums of row `m`.
@@ -99,25 +105,9 @@ impl Bf16Activations {
         ((m / BF16_TILE_ROWS * (self.k / TILE_K) + t) * BF16_TILE_ROWS + m % BF16_TILE_ROWS) * TILE_K
     }
 
-    /// Elements of the tiles that 16 rows share; [`Self::fill_group`] fills them.
+    /// Elements of the tiles that 16 rows share.
     pub const fn group_len(&self) -> usize {
         BF16_TILE_ROWS * self.k
-    }
-
-    /// Rounds up to 16 rows of `k` numbers to the tiles of one group, half to even.
-    ///
-    /// # Panics
-    /// If `tiles` is not one group's or `rows` is longer.
-    pub fn fill_group(k: usize, rows: &[f32], tiles: &mut [u16]) {
-        assert!(tiles.len() == BF16_TILE_ROWS * k && rows.len() <= tiles.len());
-        for (m, row) in rows.chunks_exact(k).enumerate() {
-            for (t, x) in row.chunks_exact(TILE_K).enumerate() {
-                let at = (t * BF16_TILE_ROWS + m) * TILE_K;
-                for (to, x) in tiles[at..at + TILE_K].iter_mut().zip(x) {
-                    *to = f32_to_bf16(*x);
-                }
-            }
-        }
     }
 
     /// Rounds `x` to row `m`, half to even.

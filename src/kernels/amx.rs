@@ -16,10 +16,12 @@ mod tiles;
 
 use std::sync::OnceLock;
 
-use super::activations::{Activations, Bf16Activations, quantize_row};
+use super::activations::{Activations, BF16_TILE_ROWS, Bf16Activations, quantize_row};
 use super::avx512;
 use super::blocks::BlockType;
+use super::dispatch::Isa;
 use super::pack::{PANEL_ROWS, PanelLayout, TILE_K, TILES_PER_SUPER};
+use super::reached::{self, Path};
 use super::scalar;
 pub(super) use tiles::release;
 
@@ -60,26 +62,25 @@ fn check(layout: &PanelLayout, panel: &[u8], k: usize, n_rows: usize, n_out: usi
     );
 }
 
-/// One packed panel times all activation rows, as `scalar::panel`; as `scalar::panel_bf16` where the rows are there as
-/// bf16.
+/// One packed panel times all activation rows, as `scalar::panel`.
 ///
 /// # Safety
-/// The CPU must have AVX-512 F, BW, VNNI and BF16, and [`is_usable`] must have said yes.
+/// The CPU must have AVX-512 F, BW and VNNI, and [`is_usable`] must have said yes.
 ///
 /// # Panics
 /// If the panel has not the length that its layout and `a.k` give, or `out` is shorter than the rows.
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx512bf16")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 pub(super) unsafe fn panel(
     layout: &PanelLayout,
     panel: &[u8],
     a: &Activations,
     out: &mut [[f32; PANEL_ROWS]],
 ) {
+    let few = a.n_rows < TILE_ROWS_FROM;
+    reached::mark(Isa::Amx, layout.ty, if few { Path::FewRows } else { Path::ManyRows });
     // SAFETY: the CPU has what both need, by contract; operands are checked before pointers are taken.
     unsafe {
-        if a.bf16.n_rows == a.n_rows && a.bf16.k == a.k && a.n_rows > 0 {
-            panel_bf16(layout, panel, &a.bf16, out);
-        } else if a.n_rows < TILE_ROWS_FROM {
+        if few {
             avx512::panel(layout, panel, a, out);
         } else {
             check(layout, panel, a.k, a.n_rows, out.len());
@@ -88,18 +89,27 @@ pub(super) unsafe fn panel(
     }
 }
 
-/// One packed panel times all rows of bf16, as `scalar::panel_bf16`.
+/// One packed panel times rows of bf16, as `scalar::panel_bf16`.
 ///
 /// # Safety
 /// The CPU must have AVX-512 F, BW and BF16, and [`is_usable`] must have said yes.
 ///
 /// # Panics
-/// As [`panel()`].
+/// As [`panel()`], and if `first_row` is not a multiple of 16 or the rows are not there.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn panel_bf16(layout: &PanelLayout, panel: &[u8], a: &Bf16Activations, out: &mut [[f32; PANEL_ROWS]]) {
-    check(layout, panel, a.k, a.n_rows, out.len());
+pub(super) unsafe fn panel_bf16(
+    layout: &PanelLayout,
+    panel: &[u8],
+    a: &Bf16Activations,
+    first_row: usize,
+    out: &mut [[f32; PANEL_ROWS]],
+) {
+    check(layout, panel, a.k, 0, 0);
+    assert!(first_row.is_multiple_of(BF16_TILE_ROWS) && first_row + out.len() <= a.n_rows);
+    reached::mark(Isa::Amx, layout.ty, Path::ManyRows);
+    let rows = bf16::Rows { all: a, first_tile: first_row / BF16_TILE_ROWS };
     // SAFETY: the CPU has what is needed, by contract; operands are checked.
-    unsafe { for_family!(bf16, layout, panel, a, out) }
+    unsafe { for_family!(bf16, layout, panel, rows, out) }
 }
 
 /// Whether this process may use the tile unit and it computes rightly; asked and tried once.
@@ -161,9 +171,9 @@ unsafe fn computes_rightly() -> bool {
     // SAFETY: the caller vouches for vectors and tiles.
     unsafe { panel(&layout, &packed, &a, &mut got) };
     let bytes_are_right = close(&want, &got, 1e-3);
-    scalar::panel_bf16(&layout, &packed, &wide, &mut want);
+    scalar::panel_bf16(&layout, &packed, &wide, 0, &mut want);
     // SAFETY: as above.
-    unsafe { panel_bf16(&layout, &packed, &wide, &mut got) };
+    unsafe { panel_bf16(&layout, &packed, &wide, 0, &mut got) };
     release();
     bytes_are_right && close(&want, &got, 0.05)
 }

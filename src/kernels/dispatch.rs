@@ -1,6 +1,6 @@
 //! Which instruction set runs, chosen once; every kernel behind one table.
 
-use super::activations::Activations;
+use super::activations::{Activations, Bf16Activations};
 use super::attention::{self, PAGE_LEN, RowState, Visible};
 use super::lanes;
 use super::pack::{PANEL_ROWS, PanelLayout};
@@ -102,6 +102,11 @@ macro_rules! table {
 table! {
     /// One packed panel times all activation rows: `out[m][r]`.
     panel(layout: &PanelLayout, panel: &[u8], a: &Activations, out: &mut [[f32; PANEL_ROWS]]);
+    /// One packed panel times the rows of bf16 from `first_row` (a multiple of 16) on, as many as `out` has; weights are
+    /// rounded to bf16 too.
+    panel_bf16(layout: &PanelLayout, panel: &[u8], a: &Bf16Activations, first_row: usize, out: &mut [[f32; PANEL_ROWS]]);
+    /// Up to 16 rows of `k` numbers to their tiles in a [`Bf16Activations`].
+    bf16_rows(x: &[f32], k: usize, tiles: &mut [u16]);
     /// See [`super::activations::quantize_row`].
     quantize_row(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [f32]);
     /// `out = x / sqrt(mean(x^2) + eps) * weight`.
@@ -142,6 +147,10 @@ macro_rules! class {
             $(#[target_feature(enable = $features)])?
             pub(super) fn quantize_row(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [f32]) {
                 lanes::quantize_row(x, codes, scales, sums);
+            }
+            $(#[target_feature(enable = $features)])?
+            pub(super) fn bf16_rows(x: &[f32], k: usize, tiles: &mut [u16]) {
+                lanes::bf16_rows(x, k, tiles);
             }
             $(#[target_feature(enable = $features)])?
             pub(super) fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
@@ -216,6 +225,8 @@ macro_rules! kernels {
         Kernels {
             isa: $isa,
             panel: $panel,
+            panel_bf16: scalar::panel_bf16,
+            bf16_rows: $module::bf16_rows,
             quantize_row: $module::quantize_row,
             rms_norm: $module::rms_norm,
             rms_norm_in_place: $module::rms_norm_in_place,
@@ -283,7 +294,7 @@ impl Kernels {
                 } else {
                     super::neon::panel
                 };
-                kernels!(isa, neon, panel, super::halves::widen, super::halves::narrow)
+                kernels!(isa, neon, panel, super::halves::widen_neon, super::halves::narrow_neon)
             }
             _ => kernels!(Isa::Scalar, plain, scalar::panel, super::halves::widen, super::halves::narrow),
         })
@@ -300,7 +311,7 @@ impl Kernels {
         ))
     }
 
-    /// From how many rows on these kernels want [`Activations::bf16`] filled as well; `None` for never.
+    /// From how many rows on these kernels want [`Activations::bf16`] instead of codes; `None` for never.
     pub fn bf16_rows_from(&self) -> Option<usize> {
         #[cfg(target_arch = "x86_64")]
         if self.isa == Isa::Amx {

@@ -82,3 +82,33 @@ pub(super) fn narrow_f16c(from: &[f32], to: &mut [u8]) {
     }
     narrow(rest, rest_out);
 }
+
+/// [`widen`] by NEON, four at a time.
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon")]
+pub(super) fn widen_neon(from: &[u8], to: &mut [f32]) {
+    use std::arch::aarch64::{vcvt_f32_f16, vld1_u8, vreinterpret_f16_u8, vst1q_f32};
+    let n = (from.len() / 2).min(to.len());
+    let (chunks, rest) = from[..2 * n].as_chunks::<8>();
+    let (outs, rest_out) = to[..n].as_chunks_mut::<4>();
+    for (from, to) in chunks.iter().zip(outs) {
+        // SAFETY: `from` is 8 bytes, `to` is four floats.
+        unsafe { vst1q_f32(to.as_mut_ptr(), vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(from.as_ptr())))) };
+    }
+    widen(rest, rest_out);
+}
+
+/// [`narrow`] by NEON, four at a time.
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon")]
+pub(super) fn narrow_neon(from: &[f32], to: &mut [u8]) {
+    use std::arch::aarch64::{vcvt_f16_f32, vld1q_f32, vreinterpret_u8_f16, vst1_u8};
+    let n = from.len().min(to.len() / 2);
+    let (chunks, rest) = from[..n].as_chunks::<4>();
+    let (outs, rest_out) = to[..2 * n].as_chunks_mut::<8>();
+    for (from, to) in chunks.iter().zip(outs) {
+        // SAFETY: `from` is four floats, `to` is 8 bytes.
+        unsafe { vst1_u8(to.as_mut_ptr(), vreinterpret_u8_f16(vcvt_f16_f32(vld1q_f32(from.as_ptr())))) };
+    }
+    narrow(rest, rest_out);
+}

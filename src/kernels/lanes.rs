@@ -3,7 +3,10 @@
 //! Each body is `#[inline(always)]` and works on small arrays of lanes; the modules of [`super::dispatch`] call it from a
 //! function with the instruction set enabled. `FMA` says whether `mul_add` is one instruction there.
 
+use super::activations::BF16_TILE_ROWS;
 use super::attention::PAGE_LEN;
+use super::halves::f32_to_bf16;
+use super::pack::TILE_K;
 
 /// Lanes that accumulate side by side: one AVX-512 register, two of AVX2, four of NEON.
 pub(super) const LANES: usize = 16;
@@ -229,6 +232,21 @@ pub(super) fn widen_values_q8(codes: &[u8], scales: &[f32; PAGE_LEN], to: &mut [
         let row = j * head_dim..(j + 1) * head_dim;
         for (to, code) in to[row.clone()].iter_mut().zip(&codes[row]) {
             *to = f32::from(code.cast_signed()) * scales[j];
+        }
+    }
+}
+
+/// Up to 16 rows of `k` numbers, rounded to bf16, as one row of tiles of [`super::activations::Bf16Activations`].
+#[inline(always)]
+pub(super) fn bf16_rows(x: &[f32], k: usize, tiles: &mut [u16]) {
+    for (m, x) in x.chunks_exact(k).enumerate().take(BF16_TILE_ROWS) {
+        for (x, tile) in x.as_chunks::<TILE_K>().0.iter().zip(tiles.chunks_exact_mut(BF16_TILE_ROWS * TILE_K))
+        {
+            if let Some(to) = tile[m * TILE_K..(m + 1) * TILE_K].as_mut_array::<TILE_K>() {
+                for i in 0..TILE_K {
+                    to[i] = f32_to_bf16(x[i]);
+                }
+            }
         }
     }
 }

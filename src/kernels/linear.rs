@@ -1,6 +1,6 @@
 //! A linear layer over packed weights, all threads together, with what follows it done while the sums are at hand.
 
-use super::activations::Activations;
+use super::activations::{Activations, BF16_TILE_ROWS};
 use super::blocks::BlockType;
 use super::dispatch::Kernels;
 use super::pack::{PANEL_ROWS, PanelLayout};
@@ -13,6 +13,9 @@ pub(super) const FLOAT_RUN: usize = 256;
 const FEW_ROWS_GRAIN: usize = 2;
 /// Rows up to which a panel is short.
 const FEW_ROWS: usize = 8;
+
+/// Bytes of bf16 rows that a core keeps at hand: three quarters of the 2 MiB second-level cache of CPUs with tiles.
+const WIDE_BLOCK_BYTES: usize = 3 << 19;
 
 /// How the rows of a matrix lie in memory: panels of 16 rows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -175,32 +178,44 @@ pub fn linear(
         assert!(part.column + part.n_rows <= width && n_rows * width <= out.len());
         assert!(part.bias.is_empty() || part.bias.len() == part.n_rows);
     }
-    let n_units =
+    let n_panels =
         if gated { layer.parts[0].n_panels() } else { layer.parts.iter().map(Part::n_panels).sum() };
+    let wide = input.codes.wide().filter(|wide| wide.k == layer.k && wide.n_rows == n_rows);
+    // Rows of bf16 pass by in blocks that stay in a core's cache; all others at once, so that weights are read once.
+    let block = wide.map_or(n_rows, |_| wide_block_rows(layer.k).min(n_rows)).max(1);
     let grain = if n_rows <= FEW_ROWS { FEW_ROWS_GRAIN } else { 1 };
-    let shares = Shares::new(n_units, team.n_threads(), grain);
+    let shares = Shares::new(n_panels * n_rows.div_ceil(block), team.n_threads(), grain);
     let (scratch, out) = (Parts::new(&mut team.scratch), Parts::new(out));
     let kernels = &team.kernels;
     team.pool.run(&|thread_idx| {
         // SAFETY: every thread takes its own element, once.
         let scratch = &mut unsafe { scratch.part(thread_idx..thread_idx + 1) }[0];
         let Scratch { sums, floats, .. } = scratch;
-        let (first, second) = sums[..2 * n_rows].split_at_mut(n_rows);
-        let mut sums_of = |part: &Part, panel: usize, sums: &mut [[f32; PANEL_ROWS]]| {
+        let (first, second) = sums[..2 * block].split_at_mut(block);
+        let mut sums_of = |part: &Part, panel: usize, first_row: usize, sums: &mut [[f32; PANEL_ROWS]]| {
             let bytes = part.packing.panel_bytes(layer.k);
             let panel_bytes = &arena[part.offset + panel * part.stride..][..bytes];
-            match &part.packing {
-                Packing::Codes(layout) => kernels.panel(layout, panel_bytes, input.codes, sums),
-                Packing::Floats(ty) => float_panel(kernels, *ty, panel_bytes, input, layer.k, floats, sums),
+            match (&part.packing, wide) {
+                (Packing::Codes(layout), Some(wide)) => {
+                    kernels.panel_bf16(layout, panel_bytes, wide, first_row, sums);
+                }
+                (Packing::Codes(layout), None) => kernels.panel(layout, panel_bytes, input.codes, sums),
+                (Packing::Floats(ty), _) => {
+                    let rows = &input.floats[first_row * layer.k..];
+                    float_panel(kernels, *ty, panel_bytes, rows, layer.k, floats, sums);
+                }
             }
             add_bias(part, panel, sums);
         };
         shares.each(thread_idx, |units| {
             for unit in units {
+                let (first_row, unit) = (unit / n_panels * block, unit % n_panels);
+                let n_block = block.min(n_rows - first_row);
+                let (first, second) = (&mut first[..n_block], &mut second[..n_block]);
                 let (part, panel) = if gated { (&layer.parts[0], unit) } else { find(&layer.parts, unit) };
-                sums_of(part, panel, first);
+                sums_of(part, panel, first_row, first);
                 if let Store::Gated(gate) = store {
-                    sums_of(&layer.parts[1], panel, second);
+                    sums_of(&layer.parts[1], panel, first_row, second);
                     match gate {
                         Gate::Silu => kernels.silu_mul(first.as_flattened_mut(), second.as_flattened()),
                         Gate::Gelu => kernels.gelu_mul(first.as_flattened_mut(), second.as_flattened()),
@@ -209,9 +224,10 @@ pub fn linear(
                 let n = PANEL_ROWS.min(part.n_rows - panel * PANEL_ROWS);
                 let column = part.column + panel * PANEL_ROWS;
                 for (m, sums) in first.iter().enumerate() {
-                    // SAFETY: columns of a panel belong to its unit, and a unit is handed out once; parts have columns of
-                    // their own.
-                    let out = unsafe { out.part(m * width + column..m * width + column + n) };
+                    let at = (first_row + m) * width + column;
+                    // SAFETY: columns of a panel and rows of a block belong to their unit, and a unit is handed out once;
+                    // parts have columns of their own.
+                    let out = unsafe { out.part(at..at + n) };
                     match store {
                         Store::Add { scale } => {
                             out.iter_mut().zip(sums).for_each(|(out, sum)| *out += scale * sum);
@@ -222,6 +238,12 @@ pub fn linear(
             }
         });
     });
+}
+
+/// Rows of `k` bf16 numbers that a core keeps at hand while all panels pass by: whole groups of four row tiles.
+fn wide_block_rows(k: usize) -> usize {
+    const GROUP: usize = 4 * BF16_TILE_ROWS;
+    (WIDE_BLOCK_BYTES / (2 * k) / GROUP * GROUP).max(GROUP)
 }
 
 /// The part and panel that unit `unit` stands for.
@@ -251,12 +273,12 @@ fn float_panel(
     kernels: &Kernels,
     ty: BlockType,
     panel: &[u8],
-    input: &Input<'_>,
+    rows: &[f32],
     k: usize,
     floats: &mut [f32],
     sums: &mut [[f32; PANEL_ROWS]],
 ) {
-    let path = if input.n_rows <= FEW_ROWS { Path::FewRows } else { Path::ManyRows };
+    let path = if sums.len() <= FEW_ROWS { Path::FewRows } else { Path::ManyRows };
     reached::mark(kernels.isa(), ty, path);
     sums.fill([0.0; PANEL_ROWS]);
     let width = ty.block_bytes();
@@ -271,6 +293,6 @@ fn float_panel(
                 }
             }
         }
-        kernels.float_panel(floats, &input.floats[run * FLOAT_RUN..], k, sums);
+        kernels.float_panel(floats, &rows[run * FLOAT_RUN..], k, sums);
     }
 }

@@ -12,8 +12,10 @@ use std::arch::aarch64::{
 use std::arch::asm;
 
 use super::activations::Activations;
+use super::dispatch::Isa;
 use super::expand::{Expanded, expand, run_offset};
 use super::pack::{PANEL_ROWS, PanelLayout, TILE_K, TILES_PER_SUPER};
+use super::reached::{self, Path};
 
 /// Rows of a panel in one register.
 const QUARTER: usize = 4;
@@ -168,6 +170,7 @@ macro_rules! panel_kernel {
             out: &mut [[f32; PANEL_ROWS]],
         ) {
             assert!(panel.len() == layout.panel_bytes(a.k) && out.len() >= a.n_rows);
+            reached::mark(Isa::Neon, layout.ty, if a.n_rows < 4 { Path::FewRows } else { Path::ManyRows });
             let n_tiles = a.k / TILE_K;
             let mut w = Expanded::new();
             out[..a.n_rows].fill([0.0; PANEL_ROWS]);

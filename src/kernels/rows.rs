@@ -1,6 +1,6 @@
 //! What happens to each row by itself between two linear layers: norms, quantization, sums.
 
-use super::activations::{Activations, BF16_TILE_ROWS, Bf16Activations};
+use super::activations::{Activations, BF16_TILE_ROWS};
 use super::team::{Parts, Shares, Team};
 
 /// Elements from which waking the other threads pays: about two microseconds of work.
@@ -63,11 +63,12 @@ pub fn quantize_rows(team: &Team, x: &[f32], n_rows: usize, width: usize, out: &
         out.bf16.resize(n_rows, width);
         let (group_len, n_groups) = (out.bf16.group_len(), n_rows.div_ceil(BF16_TILE_ROWS));
         let (rows, tiles) = (&x[..n_rows * width], Parts::new(&mut out.bf16.tiles));
+        let kernels = &team.kernels;
         for_each_row(team, n_groups, group_len, &|group| {
             let first = group * group_len;
             // SAFETY: the tiles of a group belong to its unit.
             let tiles = unsafe { tiles.part(first..first + group_len) };
-            Bf16Activations::fill_group(width, &rows[first..rows.len().min(first + group_len)], tiles);
+            kernels.bf16_rows(&rows[first..rows.len().min(first + group_len)], width, tiles);
         });
         return;
     }

@@ -98,11 +98,18 @@ pub fn unpack_row(layout: &PanelLayout, panel: &[u8], r: usize, out: &mut [f32])
     }
 }
 
-/// The same with weights rounded to bf16 and rows of bf16: `out[m][r] = sum over k of bf16(w[r][k]) * a[m][k]`.
-pub fn panel_bf16(layout: &PanelLayout, panel: &[u8], a: &Bf16Activations, out: &mut [[f32; PANEL_ROWS]]) {
+/// The same with weights rounded to bf16 and the rows of bf16 from `first_row` on, as many as `out` has:
+/// `out[m][r] = sum over k of bf16(w[r][k]) * a[first_row + m][k]`.
+pub fn panel_bf16(
+    layout: &PanelLayout,
+    panel: &[u8],
+    a: &Bf16Activations,
+    first_row: usize,
+    out: &mut [[f32; PANEL_ROWS]],
+) {
     let ty = layout.ty;
     let super_stride = TILES_PER_SUPER * layout.tile_bytes + layout.super_bytes;
-    out[..a.n_rows].fill([0.0; PANEL_ROWS]);
+    out.fill([0.0; PANEL_ROWS]);
     for t in 0..a.k / TILE_K {
         let at = t / TILES_PER_SUPER * super_stride + t % TILES_PER_SUPER * layout.tile_bytes;
         let (planes, tile_scales) = panel[at..at + layout.tile_bytes].split_at(layout.plane_bytes);
@@ -114,8 +121,8 @@ pub fn panel_bf16(layout: &PanelLayout, panel: &[u8], a: &Bf16Activations, out: 
                 let (scale, min) = scale_and_min(ty, tile_scales, supers, r, k / 16);
                 let code = f32::from(code_at(ty, planes, r, k)) - f32::from(ty.zero_point());
                 let weight = bf16_to_f32(f32_to_bf16(scale * code + min));
-                for (m, out) in out.iter_mut().enumerate().take(a.n_rows) {
-                    out[r] += weight * bf16_to_f32(a.tiles[a.offset(m, t) + k]);
+                for (m, out) in out.iter_mut().enumerate() {
+                    out[r] += weight * bf16_to_f32(a.tiles[a.offset(first_row + m, t) + k]);
                 }
             }
         }

@@ -84,13 +84,22 @@ fn widen<F: Family>(w: &Expanded, n: usize, out: &mut [[u16; TILE_LEN]]) {
     }
 }
 
+/// Rows of activations from one row tile on.
+#[derive(Clone, Copy)]
+pub(super) struct Rows<'a> {
+    pub(super) all: &'a Bf16Activations,
+    pub(super) first_tile: usize,
+}
+
 /// Adds `n` tiles of weights, from tile `t0` of the rows on, to the sums of all rows.
 ///
 /// # Safety
-/// Tiles are shaped for bf16; `n` is not 0 and `a` holds tiles `t0..t0 + n`.
-unsafe fn all_rows(w: &WeightTiles, t0: usize, n: usize, a: &Bf16Activations, out: &mut [[f32; PANEL_ROWS]]) {
+/// Tiles are shaped for bf16; `n` is not 0 and the rows hold tiles `t0..t0 + n`.
+unsafe fn all_rows(w: &WeightTiles, t0: usize, n: usize, a: Rows<'_>, out: &mut [[f32; PANEL_ROWS]]) {
     let b = w.0.as_ptr().cast::<u16>();
-    let row_tile = |i: usize| a.tiles[(i * (a.k / TILE_K) + t0) * TILE_LEN..][..n * TILE_LEN].as_ptr();
+    let n_k = a.all.k / TILE_K;
+    let row_tile =
+        |i: usize| a.all.tiles[((a.first_tile + i) * n_k + t0) * TILE_LEN..][..n * TILE_LEN].as_ptr();
     let (whole, rest) = out.as_chunks_mut::<TILE_ROWS>();
     let n_whole = whole.len();
     let (fours, ones) = whole.as_chunks_mut::<ROW_TILES>();
@@ -113,21 +122,20 @@ unsafe fn all_rows(w: &WeightTiles, t0: usize, n: usize, a: &Bf16Activations, ou
     }
 }
 
-/// One panel times all activation rows.
+/// One panel times as many rows as `out` has.
 ///
 /// # Safety
-/// AMX may be used; `panel` is a packed panel of the family over `a.k` weights; `out` has a row per activation row.
+/// AMX may be used; `panel` is a packed panel of the family over as many weights as the rows have.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 pub(super) unsafe fn family_panel<F: Family>(
     panel: *const u8,
     super_bytes: usize,
-    a: &Bf16Activations,
+    a: Rows<'_>,
     out: &mut [[f32; PANEL_ROWS]],
 ) {
-    let n_tiles = a.k / TILE_K;
+    let n_tiles = a.all.k / TILE_K;
     let mut expanded = Expanded { codes: [[0; 64]; 64], scales: [[0.0; 16]; 16], mins: [[0.0; 16]; 16] };
     let mut w = WeightTiles([[0; TILE_LEN]; CHUNK_TILES]);
-    let out = &mut out[..a.n_rows];
     out.fill([0.0; PANEL_ROWS]);
     // SAFETY: AMX may be used by contract.
     unsafe { tiles::configure(Shape::Bf16) };
