@@ -15,6 +15,7 @@ name = "neon"
 edition = "2024"
 [dependencies]
 libc = "0.2"
+memmap2 = "0.9"
 tracing = "0.1"
 [profile.test]
 opt-level = 2

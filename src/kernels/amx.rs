@@ -23,6 +23,7 @@ use super::dispatch::Isa;
 use super::pack::{PANEL_ROWS, PanelLayout, TILE_K, TILES_PER_SUPER};
 use super::reached::{self, Path};
 use super::scalar;
+use tiles::Access;
 pub(super) use tiles::release;
 
 /// Rows from which a tile product beats `vpdpbusd`: below, most of the 16 rows of a tile would be empty.
@@ -120,8 +121,16 @@ pub(super) fn is_usable() -> bool {
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512vnni")
             && is_x86_feature_detected!("avx512bf16");
-        if !vectors || !tiles::ask_permission() {
+        if !vectors {
             return false;
+        }
+        match tiles::ask_permission() {
+            Access::Granted => {}
+            Access::Denied(why) => {
+                tracing::warn!("the tile unit (AMX) is not used, AVX-512 is: {why}");
+                return false;
+            }
+            Access::Absent => return false,
         }
         // SAFETY: CPU and system have just said that vectors and tiles are there.
         let right = unsafe { computes_rightly() };

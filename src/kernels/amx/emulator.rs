@@ -248,7 +248,7 @@ extern "C" fn on_illegal_instruction(_: libc::c_int, _: *mut libc::siginfo_t, co
 pub(super) fn switch_on() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        if super::tiles::ask_permission() {
+        if super::tiles::ask_permission() == super::tiles::Access::Granted {
             return;
         }
         let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) =

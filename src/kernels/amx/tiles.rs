@@ -81,10 +81,20 @@ pub(in super::super) fn release() {
     }
 }
 
-/// Asks the CPU and the system whether tiles, `tdpbsud` and `tdpbf16ps` may be used in this process. Threads started
-/// later inherit the answer.
+/// Whether tiles, `tdpbsud` and `tdpbf16ps` may be used in this process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Access {
+    /// The CPU has them and the system lets us.
+    Granted,
+    /// The CPU has them; the words say who does not let us.
+    Denied(&'static str),
+    /// The CPU has none.
+    Absent,
+}
+
+/// Asks the CPU and the system. Threads started later inherit the answer.
 #[cfg(target_os = "linux")]
-pub(super) fn ask_permission() -> bool {
+pub(super) fn ask_permission() -> Access {
     use std::arch::x86_64::{__cpuid, __cpuid_count};
     const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
     const XFEATURE_XTILEDATA: libc::c_long = 18;
@@ -92,22 +102,25 @@ pub(super) fn ask_permission() -> bool {
     const AMX: u32 = 1 << 22 | 1 << 24 | 1 << 25;
     const OSXSAVE: u32 = 1 << 27;
     if __cpuid(0).eax < 7 || __cpuid_count(7, 0).edx & AMX != AMX || __cpuid(1).ecx & OSXSAVE == 0 {
-        return false;
+        return Access::Absent;
     }
     // SAFETY: OSXSAVE says that the instruction is there.
     let enabled = unsafe { enabled_states() };
     // The system must save both the tiles' configuration and their data.
     if enabled >> 17 & 3 != 3 {
-        return false;
+        return Access::Denied("the kernel or the hypervisor keeps tiles switched off");
     }
     // SAFETY: the call takes two numbers and touches no memory of ours.
-    unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 }
+    match unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) } {
+        0 => Access::Granted,
+        _ => Access::Denied("the kernel refuses this process permission"),
+    }
 }
 
 /// Other systems have no known way to ask.
 #[cfg(not(target_os = "linux"))]
-pub(super) fn ask_permission() -> bool {
-    false
+pub(super) fn ask_permission() -> Access {
+    Access::Absent
 }
 
 /// Which register states the system saves (XCR0).
