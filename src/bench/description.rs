@@ -39,10 +39,15 @@ impl Description {
             is_quantized: false,
         };
         let mut n_quantized = 0_u64;
+        let count = |key: &str| gguf.u64(&format!("{}.{key}", config.architecture)).unwrap_or(0);
+        let experts = count("expert_used_count") as f64 / count("expert_count").max(1) as f64;
         for tensor in gguf.tensors() {
             let (bytes, n) = (tensor.size_bytes() as u64, tensor.n_elements() as u64);
             sums.size += bytes;
             sums.n_params += n;
+            // Of experts, one token needs so many.
+            let share = if tensor.name.contains("_exps.") { experts } else { 1.0 };
+            let (bytes, n) = ((bytes as f64 * share) as u64, (n as f64 * share) as u64);
             let is_embedding = tensor.name == "token_embd.weight";
             if !is_embedding || !has_output {
                 sums.bytes_per_step += bytes;
@@ -56,7 +61,7 @@ impl Description {
                 n_quantized += n;
             }
         }
-        sums.is_quantized = n_quantized * 2 > sums.n_params;
+        sums.is_quantized = n_quantized * 2 > sums.n_block_weights + sums.n_output_weights;
         sums
     }
 }

@@ -12,6 +12,7 @@ use super::description::Description;
 use super::plan::{Invalid, Test};
 use super::row::{Limits, ModelFacts, Row};
 use super::system;
+use crate::kernels::attention::PAGE_LEN;
 use crate::model::{
     self, Chunk, Device, Gguf, LoadOptions, LogitsFor, Model, ModelConfig, ModelError, SeqId, TokenId,
 };
@@ -108,7 +109,7 @@ impl Subject {
                 Device::Metal => "Metal",
             }
             .to_owned(),
-            kv_type: kv_type(model.config()),
+            kv_type: kv_type(model.as_ref()),
             n_gpu_layers,
             load_ms,
         };
@@ -178,7 +179,7 @@ impl Subject {
             }
         }
         run.end();
-        let work = Work::of(self.model.config(), &self.facts.description, test);
+        let work = Work::of(self.model.as_ref(), &self.facts.description, test);
         row.bytes_read = work.bytes;
         row.n_operations = work.n_operations;
         row.peak_rss = system::peak_rss();
@@ -345,13 +346,22 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
+/// Bytes of keys and values that one position takes, as the runner keeps them.
+fn kv_bytes_per_token(model: &dyn Model) -> u64 {
+    match model.kv_usage().bytes_per_page {
+        // A runner that does not say keeps 16-bit floats.
+        0 => model.config().kv_bytes_per_token() as u64,
+        bytes => (bytes / PAGE_LEN) as u64,
+    }
+}
+
 /// What the runner keeps keys and values in, told by their size.
-fn kv_type(config: &ModelConfig) -> &'static str {
-    let n = 2 * config.n_layer * config.n_head_kv * config.head_dim;
-    match config.kv_bytes_per_token().checked_div(n) {
-        Some(4) => "f32",
-        Some(2) => "f16",
-        _ => "q8_0",
+fn kv_type(model: &dyn Model) -> &'static str {
+    let as_f16 = model.config().kv_bytes_per_token() as u64;
+    match kv_bytes_per_token(model) {
+        bytes if bytes > as_f16 => "f32",
+        bytes if bytes < as_f16 => "q8_0",
+        _ => "f16",
     }
 }
 
@@ -361,51 +371,55 @@ fn now() -> String {
 }
 
 /// What one repetition must read and compute, whatever the engine.
-struct Work {
+struct Work<'a> {
+    config: &'a ModelConfig,
+    description: &'a Description,
+    kv_bytes_per_token: u64,
+    n_seqs: u64,
     bytes: u64,
     n_operations: f64,
 }
 
-impl Work {
-    fn of(config: &ModelConfig, description: &Description, test: &Test) -> Self {
-        let n_seqs = test.n_seqs as u64;
-        let mut work = Self { bytes: 0, n_operations: 0.0 };
+impl<'a> Work<'a> {
+    fn of(model: &'a dyn Model, description: &'a Description, test: &Test) -> Self {
+        let mut work = Self {
+            config: model.config(),
+            description,
+            kv_bytes_per_token: kv_bytes_per_token(model),
+            n_seqs: test.n_seqs as u64,
+            bytes: 0,
+            n_operations: 0.0,
+        };
         let (mut at, end) = (test.n_depth, test.n_depth + test.n_prompt);
         let n_step = (test.n_step() / test.n_seqs).max(1);
         while at < end {
             let n = (end - at).min(n_step);
-            work.add(config, description, at, n, n_seqs, u64::from(at + n == end));
+            work.step(at, n, u64::from(at + n == end));
             at += n;
         }
         for i in 0..test.n_gen {
-            work.add(config, description, end + i, 1, n_seqs, 1);
+            work.step(end + i, 1, 1);
         }
         work
     }
 
     /// One step of `n` rows at position `at` of each sequence, `n_logits` of which need logits.
-    fn add(
-        &mut self,
-        config: &ModelConfig,
-        description: &Description,
-        at: usize,
-        n: usize,
-        n_seqs: u64,
-        n_logits: u64,
-    ) {
-        let layers = (0..config.n_layer).map(|layer| {
-            let visible = config.window(layer).map_or(at + n, |window| window.min(at + n));
-            let per_position = (config.kv_bytes_per_token() / config.n_layer) as u64;
+    fn step(&mut self, at: usize, n: usize, n_logits: u64) {
+        let c = self.config;
+        let attending = (0..c.n_layer).filter(|&layer| !c.is_short_conv(layer));
+        let n_attending = attending.clone().count().max(1) as u64;
+        let (mut kv_bytes, mut attention) = (0, 0.0);
+        for layer in attending {
+            let visible = c.window(layer).map_or(at + n, |window| window.min(at + n));
+            kv_bytes += visible as u64 * self.kv_bytes_per_token / n_attending;
             // Of the new rows themselves, each sees half on average.
             let seen = (visible as f64 - n as f64 / 2.0 + 0.5).max(1.0);
-            (visible as u64 * per_position, 4.0 * (config.n_head * config.head_dim * n) as f64 * seen)
-        });
-        let (kv_bytes, attention) = layers.fold((0, 0.0), |sum, each| (sum.0 + each.0, sum.1 + each.1));
-        self.bytes += description.bytes_per_step + n_seqs * kv_bytes;
-        let rows = n_seqs as f64 * n as f64;
-        let products = description.n_block_weights as f64 * rows
-            + description.n_output_weights as f64 * (n_logits * n_seqs) as f64;
-        self.n_operations += 2.0 * products + attention * n_seqs as f64;
+            attention += 4.0 * (c.n_head * c.head_dim * n) as f64 * seen;
+        }
+        self.bytes += self.description.bytes_per_step + self.n_seqs * kv_bytes;
+        let products = self.description.n_block_weights as f64 * n as f64
+            + self.description.n_output_weights as f64 * n_logits as f64;
+        self.n_operations += (2.0 * products + attention) * self.n_seqs as f64;
     }
 }
 

@@ -45,6 +45,9 @@ pub struct BenchArgs {
     /// Where the model runs: cpu, cuda or metal [default: cpu]
     #[arg(long)]
     pub device: Option<String>,
+    /// How past tokens are remembered: f16 or q8 [default: f16]
+    #[arg(long, value_name = "TYPE")]
+    pub kv: Option<String>,
     /// How often each test is repeated
     #[arg(short, long, value_name = "N", default_value_t = crate::bench::DEFAULT_REPETITIONS)]
     pub repetitions: usize,

@@ -129,7 +129,7 @@ fn engine(dir: Option<PathBuf>, args: &BenchArgs, out: &mut Out) -> Result<(), F
     let format_out = format("-o", &args.output)?;
     let format_err = args.output_err.as_deref().map(|word| format("-oe", word)).transpose()?;
     let typed = ServeArgs {
-        engine: EngineArgs { device: args.device.clone(), ..EngineArgs::default() },
+        engine: EngineArgs { device: args.device.clone(), kv: args.kv.clone(), ..EngineArgs::default() },
         ..ServeArgs::default()
     };
     let config = Config::resolve(dir, typed)?;
@@ -158,7 +158,7 @@ fn engine(dir: Option<PathBuf>, args: &BenchArgs, out: &mut Out) -> Result<(), F
         reports,
         progress: Progress::new(tests.len() * models.len(), &options, args.progress),
         kept: Machine::load(&machine::path(&config.dir)),
-        load: LoadOptions { device, ..LoadOptions::default() },
+        load: LoadOptions { device, isa: config.isa, kv: config.kv, ..LoadOptions::default() },
         n_gpu_layers: args.n_gpu_layers,
         options,
         n_invalid: 0,

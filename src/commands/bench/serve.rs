@@ -102,7 +102,8 @@ async fn own(
         n_threads: config.n_threads,
         device: config.device,
         max_sequences: most_at_once,
-        ..LoadOptions::default()
+        isa: config.isa,
+        kv: config.kv,
     };
     let name = args.model.as_deref().unwrap_or(BUILTIN_NAME);
     let server = OwnServer::start(open(&config.dir, name)?.gguf, load).await?;
