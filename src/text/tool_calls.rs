@@ -33,6 +33,8 @@ pub struct WithCalls {
 pub struct ToolCallSplitter {
     /// Text that may yet turn out to be a tag, or the call after an opening tag.
     held: String,
+    /// Blanks before the call that is being read: they part it from the text, unless it turns out to be none.
+    gap: String,
     in_call: bool,
     n_calls: usize,
 }
@@ -61,8 +63,7 @@ impl ToolCallSplitter {
         if self.in_call {
             let Some(end) = self.held.find(CLOSE) else {
                 if self.held.len() > MAX_CALL_BYTES {
-                    out.text.push_str(OPEN);
-                    out.text.push_str(&std::mem::take(&mut self.held));
+                    out.text.extend([&self.gap, OPEN, &std::mem::take(&mut self.held)]);
                     self.in_call = false;
                 }
                 return false;
@@ -71,9 +72,10 @@ impl ToolCallSplitter {
             return true;
         }
         if let Some(at) = self.held.find(OPEN) {
-            let before = self.held[..at].to_owned();
+            let mut before: String = self.held.drain(..at).collect();
+            self.held.drain(..OPEN.len());
+            self.gap = before.split_off(before.trim_end().len());
             self.release(&before, out);
-            self.held.drain(..at + OPEN.len());
             self.in_call = true;
             return true;
         }
@@ -98,7 +100,7 @@ impl ToolCallSplitter {
         self.held.drain(..close.len());
         self.in_call = false;
         let Some(call) = parse(&inside) else {
-            out.text.extend([OPEN, &inside, close]);
+            out.text.extend([&self.gap, OPEN, &inside, close]);
             return false;
         };
         self.n_calls += 1;
@@ -151,7 +153,7 @@ mod tests {
     #[test]
     fn what_is_no_call_stays_text() {
         check("a < b <tool", "a < b <tool", &[]);
-        check("<tool_call>soon</tool_call>", "<tool_call>soon</tool_call>", &[]);
+        check("I \n<tool_call>soon</tool_call>", "I \n<tool_call>soon</tool_call>", &[]);
         check("end \n", "end \n", &[]);
     }
 }

@@ -64,8 +64,8 @@ test("a second device finds it, and sees the next exchange live", async () => {
   await phone.page.click(".chat-link");
   await phone.page.waitForSelector(".message.parents .foot");
   assert.equal(await phone.page.locator(".message").count(), 2);
-  const text = await ask(page, "And tomorrow will be the same");
-  await phone.page.waitForSelector(".bubble:has-text('And tomorrow')");
+  const text = await ask(page, "Brumblefizz wotzel, quandrip");
+  await phone.page.waitForSelector(".bubble:has-text('Brumblefizz')");
   await page.locator(".message.parents.last .foot button[aria-label^='How fast']").click();
   assert.match(await page.locator(".timings").innerText(), /\d+ tokens in .* tokens\/s/);
   await until("the same words on both devices", async () => (await phone.page.locator(".message.parents.last .words").innerText()).trim() === text);

@@ -171,7 +171,7 @@ test("words that were not sent wait in their own chat", async () => {
   await page.click("#new-chat");
   assert.equal(await page.inputValue("#composer-input"), "");
   await page.click(".chat-link");
-  assert.equal(await page.inputValue("#composer-input"), "half a thought");
+  await until("the words are there again", async () => (await page.inputValue("#composer-input")) === "half a thought");
   const stored = await page.evaluate(() => JSON.stringify(localStorage));
   assert.ok(!stored.includes("half a thought"), "nothing written is left on the disk");
 });

@@ -100,7 +100,7 @@ mod tests {
 
     const SOURCE: &str = "{% if tools %}{% for t in tools %}{{ t | tojson }}\n{% endfor %}call with <tool_call>\n{% endif %}\
         {% for m in messages %}{{ m.role }}: {{ m.content }}{% for c in m.tool_calls or [] %}\
-        [{{ c.function.name }} {{ c.function.arguments | tojson }}]{% endfor %}\n{% endfor %}";
+        [{{ c.function.name }} {{ c.function.arguments | tojson }}]{% endfor %}{{ '\n' }}{% endfor %}";
 
     #[test]
     fn templates_see_functions_calls_and_results() {
