@@ -7,6 +7,8 @@ mod program;
 mod python;
 mod tools;
 
+use std::borrow::Cow;
+
 use guard::Guard;
 use jiff::Timestamp;
 use jiff::civil::DateTime;
@@ -115,6 +117,19 @@ const PLAIN: &str = "{% for m in messages %}{% if m.role == 'system' %}{{ m.cont
     {% else %}{{ 'Assistant: ' + m.content + '\\n' }}{% endif %}{% endfor %}\
     {% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}";
 
+/// Gemma 4's template looks, for every message, back through all before it, and goes on when it has found what it looks
+/// for: 150 ms for a thousand messages. In this very passage it may stop there; what it writes is the same.
+fn stopping_early(source: &str) -> Cow<'_, str> {
+    const FOUND: &str = "{%- set prev_nt.found = true -%}";
+    const NOTHING_MORE: &str =
+        "\n                {%- endif -%}\n            {%- endif -%}\n        {%- endfor -%}";
+    let passage = [FOUND, NOTHING_MORE].concat();
+    if !source.contains(&passage) {
+        return Cow::Borrowed(source);
+    }
+    Cow::Owned(source.replace(&passage, &[FOUND, "{%- break -%}", NOTHING_MORE].concat()))
+}
+
 impl ChatTemplate {
     /// The file's own template, else `ChatML` if the vocabulary has its tokens, else a plain form (see
     /// [`ChatTemplate::origin`]).
@@ -159,7 +174,7 @@ impl ChatTemplate {
 
     fn new(source: &str, origin: &'static str, bos: String, eos: String) -> Result<Self, TextError> {
         Ok(Self {
-            program: Program::compile(source)?,
+            program: Program::compile(&stopping_early(source))?,
             guard: Guard::none()?,
             bos,
             eos,
