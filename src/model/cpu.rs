@@ -10,7 +10,8 @@ mod sequences;
 use std::ops::Range;
 
 use super::{
-    Batch, Gguf, KvUsage, LoadOptions, Logits, LogitsFor, Model, ModelConfig, ModelError, SeqId, batch,
+    Batch, Chunk, Gguf, KvUsage, LoadOptions, Logits, LogitsFor, Model, ModelConfig, ModelError, SeqId,
+    TokenId, batch,
 };
 use crate::kernels::arena::Arena;
 use crate::kernels::blocks::BlockType;
@@ -39,6 +40,8 @@ pub(super) struct CpuModel {
     /// Rows of one pass; larger batches take several.
     max_rows: usize,
     buffers: Buffers,
+    /// Where hidden states are added up instead of becoming logits, `(n_embd)`.
+    hidden_sum: Option<Vec<f32>>,
 }
 
 /// Where the rows of the token embedding stand.
@@ -128,6 +131,17 @@ impl Model for CpuModel {
 
     fn fork(&mut self, seq: SeqId, len: usize) -> Result<SeqId, ModelError> {
         self.sequences.fork(seq, len)
+    }
+
+    fn embed(&mut self, tokens: &[TokenId]) -> Result<Vec<f32>, ModelError> {
+        let seq = self.sequences.create_beside();
+        self.hidden_sum = Some(vec![0.0; self.config.n_embd]);
+        let done = self.step(&[Chunk { seq, tokens, logits: LogitsFor::All }]);
+        let sum = self.hidden_sum.take().unwrap_or_default();
+        self.sequences.free(seq);
+        done?;
+        let n = tokens.len() as f32;
+        Ok(sum.into_iter().map(|x| x / n).collect())
     }
 
     fn kv_usage(&self) -> KvUsage {

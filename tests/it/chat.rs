@@ -184,8 +184,14 @@ async fn a_message_too_long_is_refused_with_its_length_and_not_stored() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn when_everybody_is_busy_nothing_is_stored() {
-    let limits =
-        Limits { max_running: 1, max_sequences: 1, queue_per_owner: 1, queue_total: 8, ..Limits::FAMILY };
+    let limits = Limits {
+        max_running: 1,
+        max_sequences: 1,
+        queue_per_owner: 1,
+        queue_total: 8,
+        speculative: false,
+        ..Limits::FAMILY
+    };
     let house = House::with(short, 512, limits).await;
     let (_, me, a) = house.somebody("ada");
     let (b, c) = (me.create_chat(None, None).unwrap().0.id, me.create_chat(None, None).unwrap().0.id);
@@ -205,8 +211,14 @@ async fn when_everybody_is_busy_nothing_is_stored() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn words_said_in_danger_are_stored_and_seen_even_when_everybody_is_busy() {
-    let limits =
-        Limits { max_running: 1, max_sequences: 1, queue_per_owner: 1, queue_total: 8, ..Limits::FAMILY };
+    let limits = Limits {
+        max_running: 1,
+        max_sequences: 1,
+        queue_per_owner: 1,
+        queue_total: 8,
+        speculative: false,
+        ..Limits::FAMILY
+    };
     let house = House::with(short, 512, limits).await;
     let (_, me, a) = house.somebody("ada");
     let (b, c) = (me.create_chat(None, None).unwrap().0.id, me.create_chat(None, None).unwrap().0.id);
@@ -420,7 +432,7 @@ async fn a_common_opening_gets_a_written_answer_once() {
             max_sequences: 1,
             ..LoadOptions::default()
         },
-        limits: Limits { max_running: 1, queue_total: 8, ..Limits::FAMILY },
+        limits: Limits { max_running: 1, queue_total: 8, speculative: false, ..Limits::FAMILY },
     });
     let store = Store::in_memory().unwrap();
     let options = ChatOptions {

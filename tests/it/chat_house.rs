@@ -14,7 +14,7 @@ use crate::scripted_model::{self, Next, PATIENCE, Remote};
 use crate::store_people::{Person, person};
 
 pub(crate) const LIMITS: Limits =
-    Limits { max_running: 2, max_sequences: 4, queue_total: 8, ..Limits::FAMILY };
+    Limits { max_running: 2, max_sequences: 4, queue_total: 8, speculative: false, ..Limits::FAMILY };
 /// Tokens of a scripted reply that ends.
 pub(crate) const REPLY_TOKENS: usize = 10;
 

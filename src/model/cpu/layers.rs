@@ -214,6 +214,14 @@ impl CpuModel {
             pass.feed_forward(layer);
         }
         let (norm, start) = (Norm { weight: &self.output_norm, eps: c.norm_eps }, logits.len());
+        if let Some(sum) = &mut self.hidden_sum {
+            let Buffers { x, normed, .. } = buffers;
+            norm_rows(team, x, n_rows, norm, normed, None);
+            for row in normed.chunks_exact(c.n_embd).take(n_rows) {
+                std::iter::zip(&mut *sum, row).for_each(|(sum, x)| *sum += x);
+            }
+            return;
+        }
         logits.resize(start + n_rows * c.n_vocab, 0.0);
         let out = &mut logits[start..];
         let Buffers { x, normed, codes, .. } = buffers;

@@ -339,5 +339,6 @@ pub(super) fn load(gguf: &Gguf, options: &LoadOptions) -> Result<CpuModel, Model
         sequences,
         max_rows,
         buffers,
+        hidden_sum: None,
     })
 }

@@ -45,6 +45,11 @@ impl Sequences {
         Ok(self.insert(Sequence { pages: Vec::new(), len: 0, forked: false }))
     }
 
+    /// A sequence beside those that memory was set aside for; it lives on pages that happen to be free.
+    pub(super) fn create_beside(&mut self) -> SeqId {
+        self.insert(Sequence { pages: Vec::new(), len: 0, forked: true })
+    }
+
     fn insert(&mut self, sequence: Sequence) -> SeqId {
         let mut id = SeqId(self.next);
         while self.by_id.contains_key(&id) {
