@@ -37,7 +37,6 @@ pub struct Options {
 pub struct Subject {
     model: Box<dyn Model>,
     facts: ModelFacts,
-    is_quantized: bool,
 }
 
 /// Where a measurement stands.
@@ -97,7 +96,6 @@ impl Subject {
         let model = model::load(gguf, &options)?;
         let load_ms = start.elapsed().as_secs_f64() * 1e3;
         let description = Description::of(gguf, model.config());
-        let is_quantized = description.is_quantized;
         let facts = ModelFacts {
             filename: filename.to_owned(),
             description,
@@ -113,12 +111,7 @@ impl Subject {
             n_gpu_layers,
             load_ms,
         };
-        Ok(Self { model, facts, is_quantized })
-    }
-
-    /// Whether its weights are integers with scales, which decides the arithmetic that limits it.
-    pub fn is_quantized(&self) -> bool {
-        self.is_quantized
+        Ok(Self { model, facts })
     }
 
     /// Runs one test. `progress` hears of every repetition before it starts.

@@ -11,6 +11,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use mommygpt::bench::description::Description;
 use mommygpt::bench::machine::{Machine, measure_limits};
 use mommygpt::bench::plan::{self, Lists, Test};
 use mommygpt::bench::report::{Format, Report};
@@ -182,15 +183,18 @@ struct Bench<'a> {
 
 impl Bench<'_> {
     fn model(&mut self, model: &Named, tests: &[Test]) -> Result<(), Failure> {
+        let config = ModelConfig::from_gguf(&model.gguf, None)?;
+        let description = Description::of(&model.gguf, &config);
         // Runs of one number of threads share a loaded model.
         for same in tests.chunk_by(|a, b| a.n_threads == b.n_threads) {
             let named = |e| {
                 let failure = Failure::from(e);
                 Failure { message: format!("{}: {}", model.name, failure.message), ..failure }
             };
+            // Before the model is loaded, whose peak of memory is reported.
+            let limits = self.limits(same[0].n_threads, description.is_quantized);
             let mut subject = Subject::load(&model.gguf, &model.name, same, &self.load, self.n_gpu_layers)
                 .map_err(named)?;
-            let limits = self.limits(same[0].n_threads, subject.is_quantized());
             for test in same {
                 self.progress.start(&model.name, test);
                 let progress = &mut self.progress;
