@@ -296,3 +296,6 @@ fn float_panel(
         kernels.float_panel(floats, &rows[run * FLOAT_RUN..], k, sums);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -33,7 +33,7 @@ fn half_offsets(ty: BlockType) -> &'static [usize] {
     }
 }
 
-/// A row of random blocks: codes and integer scales of every value, float scales ordinary, zero or denormal.
+/// A row of random blocks: codes and integer scales of every value, float scales ordinary, zero, denormal or largest.
 pub(super) fn random_row(ty: BlockType, k: usize, rng: &mut Lcg) -> Vec<u8> {
     let mut row: Vec<u8> = (0..ty.row_bytes(k).unwrap()).map(|_| rng.next() as u8).collect();
     for block in row.chunks_exact_mut(ty.block_bytes()) {
@@ -41,6 +41,8 @@ pub(super) fn random_row(ty: BlockType, k: usize, rng: &mut Lcg) -> Vec<u8> {
             let bits: u16 = match rng.next() % 8 {
                 0 => 0,
                 1 => (rng.next() % 1024) as u16,
+                // The largest number that the format has.
+                2 => 0x7bff | ((rng.next() as u16 & 1) << 15),
                 _ => (0x1c00 + rng.next() % 0x1000) as u16 | ((rng.next() as u16 & 1) << 15),
             };
             block[at..at + 2].copy_from_slice(&bits.to_le_bytes());
