@@ -280,7 +280,7 @@ fn plan(
         memory::changes(content.as_str(), &memories, Timestamp::now())
     };
     apply_for_prompt(&changes, &mut memories);
-    let written = written(content.as_str(), &history, &memories, danger.map(|danger| danger.kind), text);
+    let written = written(content.as_str(), &history, &memories, danger, text);
     history.push(unstored_message(chat, id, content.as_str()));
     let user = me.user()?;
     let prompt = build(text, info, &user, &memories, &history)?;
@@ -295,7 +295,7 @@ fn written(
     message: &str,
     before: &[Message],
     memories: &[Memory],
-    danger: Option<safety::Kind>,
+    danger: Option<safety::Danger>,
     text: &TextModel,
 ) -> Option<String> {
     if !text.template.supports_example() {
@@ -316,7 +316,7 @@ fn answer_stored(
 ) -> Result<Plan, ChatError> {
     let history = me.path(chat, question.id, MAX_HISTORY_MESSAGES)?;
     let (user, memories) = (me.user()?, me.memories()?);
-    let danger = safety::check(&question.content).map(|danger| danger.kind);
+    let danger = safety::check(&question.content);
     let written = written(&question.content, &history[..history.len() - 1], &memories, danger, text);
     let prompt = build(text, info, &user, &memories, &history)?;
     Ok(Plan::Generate { said: Said::Stored(question), prompt, changes: Vec::new(), written })

@@ -147,6 +147,8 @@ pub(super) struct Near {
     pub(super) likeness: f32,
     /// The likeness less what of the reply is foreign to the one who asks.
     pub(super) fit: f32,
+    /// Share of what was asked, by weight of its words, that this opening has.
+    pub(super) covered: f32,
 }
 
 impl Index {
@@ -198,16 +200,28 @@ impl Index {
         let near = |&(likeness, i): &(f32, u32)| {
             let (opening, reply) = self.exchanges[i as usize];
             let both = own + self.weights[i as usize];
-            Near {
-                opening,
-                reply,
-                likeness,
-                fit: likeness - FOREIGN * self.foreign(opening, reply, &asked) / both,
-            }
+            let fit = likeness - FOREIGN * self.foreign(opening, reply, &asked) / both;
+            Near { opening, reply, likeness, fit, covered: self.covered(opening, &asked) }
         };
         let mut out: Vec<Near> = likest.iter().map(near).collect();
         out.sort_by(|a, b| b.fit.total_cmp(&a.fit));
         out
+    }
+
+    fn covered(&self, opening: &str, asked: &Features) -> f32 {
+        let doc = features(opening).stems;
+        let weigh = |f: &u64| self.weight(*f);
+        let all: f32 = asked.stems.iter().map(weigh).sum();
+        let shared: f32 = asked.stems.iter().filter(|f| doc.contains(f)).map(weigh).sum();
+        if all > 0.0 { shared / all } else { 1.0 }
+    }
+
+    /// Share of a text's words that occur in the openings: low for other languages and for keys struck at random.
+    pub(super) fn known(&self, text: &str) -> f32 {
+        let words = words(text);
+        let is_known =
+            |w: &&String| STOP.contains(&w.as_str()) || self.postings.contains_key(&hash(&[&stem(w)]));
+        words.iter().filter(is_known).count() as f32 / words.len() as f32
     }
 
     /// Weight of what a reply says of its own opening that was not asked here, of names and numbers out of nowhere, and

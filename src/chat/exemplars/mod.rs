@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 
 use self::likeness::{Index, Near};
 use super::memory;
-use super::safety::Kind;
+use super::safety::Danger;
 use crate::domain::{Memory, Timestamp};
 use crate::engine::{CancelHandle, Event, Finish, Generation, Timings};
 use crate::text::{Speaker, Turn};
@@ -32,6 +32,11 @@ const FOLLOW_UPS: &str = include_str!("../../../assets/follow_ups.tsv");
 const DANGER: &str = include_str!("../../../assets/danger_replies.tsv");
 /// From this fit on a written reply answers an opening: read on 150 held-out openings, nine in ten then do.
 const WHOLE_FROM: f32 = 0.4;
+/// and the opening it was written for has at least this share of what was asked: "I want to run away" is no neighbour of
+/// "I want to run a marathon".
+const MIN_COVERED: f32 = 0.5;
+/// A text of which a smaller share of words is known is another language, or keys struck at random.
+const MIN_KNOWN: f32 = 0.34;
 /// Inside a chat much was said that the writer did not know: nearly the same words are asked for,
 const WHOLE_FROM_INSIDE: f32 = 0.8;
 /// and enough of them to stand for themselves.
@@ -66,7 +71,7 @@ pub fn written(turns: &[Turn]) -> Option<String> {
     let (last, before) = turns.split_last().filter(|(last, _)| last.speaker == Speaker::User)?;
     let by = |speaker| before.iter().filter(move |turn| turn.speaker == speaker);
     let said: Vec<&str> = by(Speaker::Assistant).map(|turn| turn.content.as_str()).collect();
-    let danger = super::safety::check(&last.content).map(|danger| danger.kind);
+    let danger = super::safety::check(&last.content);
     let mut memories: Vec<Memory> = Vec::new();
     for turn in by(Speaker::User) {
         let changes = memory::changes(&turn.content, &memories, Timestamp::now());
@@ -87,7 +92,7 @@ pub(super) struct Asked<'a> {
     /// What is remembered of the person.
     pub(super) memories: &'a [Memory],
     /// What the crisis check saw.
-    pub(super) danger: Option<Kind>,
+    pub(super) danger: Option<Danger>,
 }
 
 /// The nearest exchange that is near enough to help, as the turn a model was trained to carry over.
@@ -114,14 +119,25 @@ pub(super) fn voice(opening: &str) -> Option<String> {
 
 /// The answer, if it is to be a written one.
 pub(super) fn whole(asked: &Asked<'_>) -> Option<String> {
-    if asked.danger.is_some() {
+    if openings().known(asked.message) < MIN_KNOWN {
+        let puzzled = || match asked.danger {
+            Some(_) => listening::unsure(asked.said),
+            None => listening::unreadable(asked.said),
+        };
+        return written_before(asked).map(str::to_owned).or_else(puzzled);
+    }
+    if asked.danger.is_some_and(|danger| danger.is_plain) {
         return in_danger(asked).map(str::to_owned);
     }
     if let Some(fact) = memory::answer(asked.message, asked.memories) {
         return Some(fact);
     }
     let written = (asked.n_before > 0).then(|| follow_up(asked)).flatten().or_else(|| written_before(asked));
-    written.map(str::to_owned).or_else(|| listening::reply(asked.message, asked.said))
+    let listens = || match asked.danger {
+        Some(_) => listening::unsure(asked.said),
+        None => listening::reply(asked.message, asked.said),
+    };
+    written.map(str::to_owned).or_else(listens)
 }
 
 /// The reply to an opening that says nearly the same.
@@ -137,7 +153,8 @@ fn written_before(asked: &Asked<'_>) -> Option<&'static str> {
     if asked.memories.iter().any(known) {
         return None;
     }
-    openings().near(asked.message).iter().find(|e| e.fit >= from && is_new(asked, e.reply)).map(|e| e.reply)
+    let fits = |e: &&Near| e.fit >= from && e.covered >= MIN_COVERED && is_new(asked, e.reply);
+    openings().near(asked.message).iter().find(fits).map(|e| e.reply)
 }
 
 fn is_new(asked: &Asked<'_>, reply: &str) -> bool {
@@ -152,7 +169,7 @@ fn in_danger(asked: &Asked<'_>) -> Option<&'static str> {
     if let Some(near) = near.iter().find(fits) {
         return Some(near.reply);
     }
-    let kind = asked.danger?.as_str();
+    let kind = asked.danger?.kind.as_str();
     let replies: Vec<&'static str> = DANGER
         .lines()
         .filter_map(|line| line.split_once('\t'))
@@ -201,9 +218,10 @@ pub(super) fn recite(reply: String) -> (Generation, impl Future<Output = ()> + S
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chat::safety::Kind;
 
     fn asked<'a>(said: &'a [&'a str], message: &'a str, memories: &'a [Memory]) -> Asked<'a> {
-        let danger = crate::chat::safety::check(message).map(|d| d.kind);
+        let danger = crate::chat::safety::check(message);
         Asked { said, n_before: said.len(), message, memories, danger }
     }
 
@@ -251,9 +269,9 @@ mod tests {
                 let asked = Asked {
                     said: &said,
                     n_before: said.len(),
-                    message: "q",
+                    message: "help me",
                     memories: &[],
-                    danger: Some(kind),
+                    danger: Some(Danger { kind, is_plain: true }),
                 };
                 let reply = whole(&asked).unwrap();
                 assert!(

@@ -18,9 +18,9 @@ const MONTHS: [&str; 12] = [
     "november",
     "december",
 ];
-pub(super) const PETS: [&str; 16] = [
+pub(super) const PETS: [&str; 18] = [
     "dog", "cat", "puppy", "kitten", "hamster", "rabbit", "bunny", "horse", "pony", "goldfish", "fish",
-    "parrot", "budgie", "tortoise", "snake", "gerbil",
+    "parrot", "budgie", "tortoise", "snake", "gerbil", "turtle", "lizard",
 ];
 pub(super) const PEOPLE: [&str; 22] = [
     "sister",
@@ -107,6 +107,7 @@ const NOT_NAMES: [&str; 44] = [
     "ok", "okay", "good", "sorry", "happy", "here", "home", "bad", "sick", "scared", "lonely", "bored",
     "new", "old", "just", "stupid",
 ];
+const TITLES: [&str; 5] = ["mr", "mrs", "ms", "miss", "dr"];
 /// Longest name: longer ones are no names.
 const MAX_NAME_CHARS: usize = 24;
 
@@ -138,6 +139,7 @@ pub(super) fn read(text: &str, now: Timestamp) -> Vec<String> {
             .or_else(|| job(rest))
             .or_else(|| diet(rest))
             .or_else(|| birthday(rest))
+            .or_else(|| favourite(rest))
             .or_else(|| plan(rest, now));
         out.extend(found);
     }
@@ -176,6 +178,9 @@ fn after_any<'a, 'b>(words: &'a [Word<'b>], starts: &[&str]) -> Option<&'a [Word
 /// A name with a capital letter, as far as its first word and a second capitalised one go.
 fn as_name(words: &[Word<'_>], must_be_capitalised: bool) -> Option<String> {
     let first = words.first()?;
+    if TITLES.contains(&first.low.as_str()) {
+        return as_name(&words[1..], true).map(|name| format!("{} {name}", first.raw));
+    }
     let letters = first.raw.chars().all(|c| c.is_alphabetic() || c == '-' || c == '\'');
     if !letters
         || NOT_NAMES.contains(&first.low.as_str())
@@ -293,6 +298,16 @@ fn birthday(rest: &[Word<'_>]) -> Option<String> {
         },
         _ => None,
     }
+}
+
+/// "my favourite colour is green".
+fn favourite(rest: &[Word<'_>]) -> Option<String> {
+    let rest = after_any(rest, &["my favourite", "my favorite"])?;
+    let [what, is, which, ..] = rest else { return None };
+    let plain = |w: &Word<'_>| w.low.chars().all(char::is_alphabetic);
+    let told = is.low == "is" && plain(what) && plain(which) && !NOT_NAMES.contains(&which.low.as_str());
+    let what = if what.low == "color" { "colour" } else { what.low.as_str() };
+    told.then(|| format!("favourite {what} {}", which.low))
 }
 
 /// "i have a chemistry exam on friday", "my interview is tomorrow".

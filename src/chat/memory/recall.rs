@@ -39,7 +39,10 @@ pub fn answer(message: &str, known: &[Memory]) -> Option<String> {
         let under = |m: &Memory| m.content.strip_prefix(heading)?.strip_prefix(' ').map(str::to_owned);
         known.iter().rev().find_map(under)
     };
-    about_me(&text, &fact).or_else(|| a_name(&words, &fact)).or_else(|| a_day(&words, &fact))
+    about_me(&text, &fact)
+        .or_else(|| a_liking(&words, &fact))
+        .or_else(|| a_name(&words, &fact))
+        .or_else(|| a_day(&words, &fact))
 }
 
 /// Name, age, home, work, birthday.
@@ -81,6 +84,22 @@ fn about_me(text: &str, fact: &dyn Fn(&str) -> Option<String>) -> Option<String>
         return known("birthday", &say, "When is it?");
     }
     None
+}
+
+/// "what's my favourite colour", "what am i allergic to".
+fn a_liking(words: &[&str], fact: &dyn Fn(&str) -> Option<String>) -> Option<String> {
+    if let [.., "my", "favourite" | "favorite", what] = words {
+        let what = if *what == "color" { "colour" } else { what };
+        let known = fact(&format!("favourite {what}"));
+        return Some(known.map_or_else(
+            || format!("You haven't told me your favourite {what} yet. What is it?"),
+            |which| format!("Your favourite {what} is {which}, you told me. Is it still?"),
+        ));
+    }
+    words.ends_with(&["allergic", "to"]).then(|| match fact("allergic to") {
+        Some(what) => format!("You told me: {what}. Tell whoever cooks for you, too."),
+        None => "You haven't told me that yet, so I don't know. What is it?".to_owned(),
+    })
 }
 
 /// "what is my dog called", "what's the name of my sister", "who is my best friend".
@@ -154,6 +173,9 @@ mod tests {
             "birthday 3 march",
             "sister Lan",
             "job night baker",
+            "favourite colour green",
+            "allergic to nuts",
+            "teacher Mrs Amis",
         ]);
         for (question, part) in [
             ("What's my name?", "You're Priya"),
@@ -169,6 +191,9 @@ mod tests {
             ("do you remember when my interview is", "Monday"),
             ("when's my birthday", "3 March"),
             ("what's my job", "night baker"),
+            ("what is my favorite color", "green"),
+            ("what am i allergic to?", "nuts"),
+            ("what's my teacher called", "Mrs Amis"),
         ] {
             let answer = answer(question, &known).unwrap_or_else(|| panic!("{question}"));
             assert!(answer.contains(part), "{question}: {answer}");

@@ -80,12 +80,18 @@ impl Kind {
 pub struct Danger {
     /// The likeliest kind.
     pub kind: Kind,
+    /// Far enough over the line to answer it as danger; below, the card stands beside an ordinary answer.
+    pub is_plain: bool,
 }
 
 /// Trained weights; see [`classifier`].
 static WEIGHTS: &[u8] = include_bytes!("../../../assets/safety/weights.bin");
 /// How much further over the line an answer must be than a message: it speaks of danger and of help by its nature.
 const REPLY_MARGIN: f32 = 3.0;
+
+/// How much further over the line a message must be for the answer to speak of danger. Of 400 messages in danger 397 are;
+/// of 60 harmless openings four got the card, and two are that far over the line.
+const PLAIN_MARGIN: f32 = 1.0;
 
 fn classifier() -> &'static Weights {
     static CLASSIFIER: OnceLock<Weights> = OnceLock::new();
@@ -97,12 +103,13 @@ fn classifier() -> &'static Weights {
 
 /// Looks at one message of a person. `None`: nothing to worry about.
 pub fn check(text: &str) -> Option<Danger> {
-    classifier().check(text, 0.0).map(|kind| Danger { kind })
+    let is_plain = || classifier().check(text, PLAIN_MARGIN).is_some();
+    classifier().check(text, 0.0).map(|kind| Danger { kind, is_plain: is_plain() })
 }
 
 /// Looks at the parent's answer.
 pub fn check_reply(text: &str) -> Option<Danger> {
-    classifier().check(text, REPLY_MARGIN).map(|kind| Danger { kind })
+    classifier().check(text, REPLY_MARGIN).map(|kind| Danger { kind, is_plain: true })
 }
 
 /// The answers of `mommygpt safety`, one line each: `card<TAB>kind` or `none`.
