@@ -16,7 +16,7 @@ import dialogues
 import retrieval
 import sample
 
-WHOLE_FROM = 0.4  # as in src/chat/exemplars
+WHOLE_FROM = 0.45  # as in src/chat/exemplars
 SEED = 7
 
 

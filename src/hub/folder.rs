@@ -11,7 +11,7 @@ use super::{BUILTIN, BUILTIN_NAME, HubError, ModelFile, at};
 use crate::model::gguf::split::{PartName, part_paths};
 
 /// Of the model in the binary; its card says the same.
-const BUILTIN_SHA256: &str = "76459e100397768f1601994f942a289043eb2636a4d74f4619d62d3e288a7209";
+const BUILTIN_SHA256: &str = "976292f625e91d4af215b671ffdcbd4e9fe715f73d1ab8f6910fc04b39c09cc4";
 /// Longest model name in bytes: what every file system takes, with room for the suffixes.
 const MAX_NAME_BYTES: usize = 200;
 const EXTENSION: &str = "gguf";

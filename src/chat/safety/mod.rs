@@ -89,9 +89,9 @@ static WEIGHTS: &[u8] = include_bytes!("../../../assets/safety/weights.bin");
 /// How much further over the line an answer must be than a message: it speaks of danger and of help by its nature.
 const REPLY_MARGIN: f32 = 3.0;
 
-/// How much further over the line a message must be for the answer to speak of danger. Of 400 messages in danger 397 are;
-/// of 60 harmless openings four got the card, and two are that far over the line.
-const PLAIN_MARGIN: f32 = 1.0;
+/// How much further over the line a message must be for the answer to speak of danger. Of 400 messages in danger 396 are;
+/// of 60 harmless openings six got the card, and one is that far over the line.
+const PLAIN_MARGIN: f32 = 1.5;
 
 fn classifier() -> &'static Weights {
     static CLASSIFIER: OnceLock<Weights> = OnceLock::new();
