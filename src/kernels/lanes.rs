@@ -197,9 +197,10 @@ pub(super) fn quantize_row(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums
         for h in 0..2 {
             let mut total = 0i32;
             for i in 16 * h..16 * h + 16 {
-                let code = ((x[i] * inverse + ROUND).to_bits().wrapping_sub(ROUND.to_bits())).cast_signed();
-                total += code;
-                codes[i] = code as i8;
+                // Cut to a byte, which changes only what is no number: damaged weights may make infinities.
+                let code = ((x[i] * inverse + ROUND).to_bits().wrapping_sub(ROUND.to_bits())) as i8;
+                total += i32::from(code);
+                codes[i] = code;
             }
             sums[h] = group_scale * total as f32;
         }

@@ -22,6 +22,7 @@ pub(crate) struct Words {
     start: TokenId,
     end: TokenId,
     pub(crate) letter: TokenId,
+    pub(crate) other_letter: TokenId,
 }
 
 pub(crate) fn words() -> &'static Words {
@@ -38,8 +39,8 @@ pub(crate) fn words() -> &'static Words {
             wanted.sort_by_key(|id| prompt.iter().position(|p| p == id));
             if name == "start" { wanted[0] } else { wanted[1] }
         };
-        let letter = *text.tokenizer.encode_plain(" a", false).unwrap().last().unwrap();
-        Words { start: control("start"), end: control("end"), letter }
+        let token = |word| *text.tokenizer.encode_plain(word, false).unwrap().last().unwrap();
+        Words { start: control("start"), end: control("end"), letter: token(" a"), other_letter: token(" b") }
     })
 }
 
@@ -51,8 +52,10 @@ pub(crate) fn short(held: &[TokenId]) -> TokenId {
     if said < REPLY_TOKENS { words.letter } else { words.end }
 }
 
-pub(crate) fn endless(_: &[TokenId]) -> TokenId {
-    words().letter
+/// Never ends and never goes round in circles, which would end it: the Thue-Morse sequence says nothing three times in
+/// a row.
+pub(crate) fn endless(held: &[TokenId]) -> TokenId {
+    if held.len().count_ones().is_multiple_of(2) { words().letter } else { words().other_letter }
 }
 
 pub(crate) struct House {
