@@ -102,7 +102,7 @@ test("Stop keeps what was said, and Esc stops, too", async () => {
 });
 
 test("a reload in the middle of an answer loses nothing", async () => {
-  double.set.pauseMs = 400;
+  double.set.pauseMs = 1000;
   await say(page, "tell me");
   await page.waitForSelector(".message.writing .words:has-text('Käthe')");
   await page.reload();
