@@ -3,11 +3,11 @@
 
 use mommygpt::chat::live::LiveEvent;
 use mommygpt::chat::safety::Cards;
-use mommygpt::chat::{ChatError, ChatEvent, ChatOptions, ChatService, NewMessage};
-use mommygpt::domain::{FinishReason, MessageId, Source};
+use mommygpt::chat::{ChatError, ChatEvent, ChatOptions, ChatService, ChatStream, NewMessage};
+use mommygpt::domain::{ChatId, FinishReason, MessageId, Source};
 use mommygpt::engine::{Engine, EngineError, EngineOptions, Limits, ModelSource};
 use mommygpt::model::{Device, LoadOptions};
-use mommygpt::store::{Store, StoreError};
+use mommygpt::store::{Store, StoreError, UserStore};
 
 use crate::chat_house::{
     House, LIMITS, REPLY_TOKENS, all, asked, deltas, done, endless, live_until_done, new, next,
@@ -182,8 +182,8 @@ async fn a_message_too_long_is_refused_with_its_length_and_not_stored() {
     house.exchange(&me, chat, "shorter then").await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn when_everybody_is_busy_nothing_is_stored() {
+/// A house whose one place and one waiting place are taken by the same person, who has another, empty chat.
+async fn busy_house() -> (House, UserStore, ChatId, [ChatStream; 2]) {
     let limits = Limits {
         max_running: 1,
         max_sequences: 1,
@@ -199,6 +199,12 @@ async fn when_everybody_is_busy_nothing_is_stored() {
     let first = house.send(&me, a, "one").await;
     house.remote.wait_steps(1);
     let second = house.send(&me, b, "two").await;
+    (house, me, c, [first, second])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_everybody_is_busy_nothing_is_stored() {
+    let (house, me, c, [first, second]) = busy_house().await;
     let third = house.chat.send(&me, c, new("three")).await;
     assert!(matches!(third, Err(ChatError::Busy { retry_after_s: 1.. })), "{:?}", third.err());
     assert!(stored(&me, c).is_empty());
@@ -211,21 +217,7 @@ async fn when_everybody_is_busy_nothing_is_stored() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn words_said_in_danger_are_stored_and_seen_even_when_everybody_is_busy() {
-    let limits = Limits {
-        max_running: 1,
-        max_sequences: 1,
-        queue_per_owner: 1,
-        queue_total: 8,
-        speculative: false,
-        ..Limits::FAMILY
-    };
-    let house = House::with(short, 512, limits).await;
-    let (_, me, a) = house.somebody("ada");
-    let (b, c) = (me.create_chat(None, None).unwrap().0.id, me.create_chat(None, None).unwrap().0.id);
-    house.remote.hold();
-    let first = house.send(&me, a, "one").await;
-    house.remote.wait_steps(1);
-    let second = house.send(&me, b, "two").await;
+    let (house, me, c, [first, second]) = busy_house().await;
     let cry = NewMessage { id: Some(MessageId::new()), ..new("I want to kill myself") };
     let heard = all(house.chat.send(&me, c, cry.clone()).await.unwrap()).await;
     let [ChatEvent::Message(message), ChatEvent::Error { code: "busy", .. }] = &heard[..] else {
