@@ -27,6 +27,8 @@ pub(super) struct Job {
     pub(super) generation: Generation,
     pub(super) truncated: bool,
     pub(super) already_thinking: bool,
+    /// The message is new: a model that can may be asked what it told.
+    pub(super) is_new: bool,
     /// What the message said that is worth remembering, or forgetting.
     pub(super) changes: Vec<Change>,
     /// Where the answer comes from, if not from the model.
@@ -42,8 +44,8 @@ struct End {
 
 pub(super) async fn run(service: &ChatService, me: &UserStore, chat: ChatId, entry: &Entry, job: Job) {
     let id = MessageId::new();
-    let Job { message, mut generation, truncated, already_thinking, changes, source } = job;
-    if let Err(error) = begin(service, me, chat, id, &message, changes).await {
+    let Job { message: said, mut generation, truncated, already_thinking, is_new, changes, source } = job;
+    if let Err(error) = begin(service, me, chat, id, &said, changes).await {
         generation.cancel.cancel();
         return fail(service, me, chat, entry, &error);
     }
@@ -67,6 +69,10 @@ pub(super) async fn run(service: &ChatService, me: &UserStore, chat: ChatId, ent
             // The place first: who hears the end may write again at once.
             service.0.register.end(user, chat, &entry.log, true);
             entry.log.push(last);
+            if is_new {
+                let (learner, me) = (service.clone(), me.clone());
+                service.0.tasks.spawn(async move { learner.learn(&me, &said).await });
+            }
         }
         Err(error) => fail(service, me, chat, entry, &error),
     }
@@ -108,7 +114,7 @@ async fn begin(
     .await
 }
 
-fn remember(
+pub(super) fn remember(
     me: &UserStore,
     chat: ChatId,
     message: MessageId,

@@ -7,6 +7,7 @@
 mod embed;
 pub mod exemplars;
 mod generation;
+mod learn;
 pub mod live;
 mod log;
 pub mod memory;

@@ -67,7 +67,7 @@ pub struct Person<'a> {
 }
 
 /// Whether a model reads facts only: one trained on this project's dialogues, or with a tiny context.
-fn reads_facts_only(text: &TextModel, n_ctx: usize) -> bool {
+pub(super) fn reads_facts_only(text: &TextModel, n_ctx: usize) -> bool {
     text.template.supports_example() || n_ctx < MIN_CTX_FOR_PERSONA
 }
 

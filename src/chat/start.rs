@@ -196,11 +196,12 @@ impl ChatService {
             }
             None => (inner.engine.submit_for(&info, self.request(me, prompt, &text, &info))?, None),
         };
+        let is_new = matches!(said, Said::New(_));
         let message = self.store_message(me, chat, said).await?;
         if !is_stored {
             entry.log.push(ChatEvent::Message(message.clone()));
         }
-        Ok(Some(Job { message, generation, truncated, already_thinking, changes, source }))
+        Ok(Some(Job { message, generation, truncated, already_thinking, is_new, changes, source }))
     }
 
     fn request(&self, me: &UserStore, prompt: Prompt, text: &TextModel, info: &ModelInfo) -> GenerateRequest {

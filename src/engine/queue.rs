@@ -2,7 +2,7 @@
 //!
 //! One lane per owner. The lane whose owner has the fewest generations running is served, and of equals the one that
 //! waited longest for its turn; so an owner with many requests delays others by one generation at most, and takes the
-//! whole machine when nobody else wants it.
+//! whole machine when nobody else wants it. What nobody waits for stands behind all of them, and makes way at once.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -15,6 +15,8 @@ use super::{EngineError, Limits};
 
 /// Longest advice in `retry_after_s`: nobody's page should look dead for longer.
 const MAX_RETRY_AFTER_S: f64 = 120.0;
+/// What nobody waits for and still is to be done: a few messages of everybody in a family.
+const MAX_BACKGROUND: usize = 16;
 /// Length of a generation that is assumed before one has ended.
 const FIRST_GUESS_S: f64 = 5.0;
 /// Weight of the newest generation in the running mean.
@@ -50,6 +52,9 @@ pub(super) struct Queue {
     paused: bool,
     /// Texts of which only a vector is wanted.
     embeds: VecDeque<EmbedJob>,
+    /// What nobody waits for; one at a time, and alone.
+    background: VecDeque<Waiting>,
+    background_runs: bool,
 }
 
 #[derive(Debug)]
@@ -69,6 +74,8 @@ impl Queue {
             closed: false,
             paused: false,
             embeds: VecDeque::new(),
+            background: VecDeque::new(),
+            background_runs: false,
         }
     }
 
@@ -87,6 +94,8 @@ impl Queue {
 
     pub(super) fn pause(&mut self) {
         self.paused = true;
+        // Another model would not understand it, and waits.
+        self.background.clear();
     }
 
     pub(super) fn resume(&mut self) {
@@ -120,7 +129,16 @@ impl Queue {
 
     /// Whether there is anything to do.
     pub(super) fn is_idle(&self) -> bool {
-        self.lanes.is_empty() && self.embeds.is_empty()
+        !self.is_wanted() && self.background.is_empty()
+    }
+
+    /// Whether what nobody waits for has to make way.
+    pub(super) fn wants_the_place(&self) -> bool {
+        self.background_runs && (self.is_wanted() || self.paused)
+    }
+
+    fn is_wanted(&self) -> bool {
+        !self.lanes.is_empty() || !self.embeds.is_empty()
     }
 
     /// Takes a request. Free places count as room, because what waits for them waits for a moment only.
@@ -128,7 +146,15 @@ impl Queue {
         if self.closed || self.paused {
             return Err(EngineError::NotReady);
         }
-        let n_free = self.limits.max_running - self.n_running.min(self.limits.max_running);
+        if waiting.request.background {
+            if self.background.len() >= MAX_BACKGROUND {
+                return Err(EngineError::Busy { retry_after_s: self.retry_after_s() });
+            }
+            self.background.push_back(waiting);
+            return Ok(());
+        }
+        let n_taken = self.n_running - usize::from(self.background_runs);
+        let n_free = self.limits.max_running - n_taken.min(self.limits.max_running);
         let live = |lane: &Lane| lane.waiting.iter().filter(|w| !w.is_over()).count();
         let owner = waiting.request.owner;
         let n_of_owner = self.lanes.iter().find(|l| l.owner == owner).map_or(0, live);
@@ -148,6 +174,12 @@ impl Queue {
         if self.n_running >= self.limits.max_running {
             return None;
         }
+        if !self.is_wanted() && self.n_running == 0 {
+            let waiting = self.background.pop_front()?;
+            self.n_running = 1;
+            self.background_runs = true;
+            return Some(waiting);
+        }
         let turns: Vec<(Owner, usize)> =
             self.lanes.iter().map(|l| (l.owner, self.n_running_for(l.owner))).collect();
         let i = next_lane(&turns)?;
@@ -164,6 +196,7 @@ impl Queue {
 
     /// Gives a place back that [`Queue::pop`] had given to a request, which goes back to where it was.
     pub(super) fn put_back(&mut self, waiting: Waiting) {
+        debug_assert!(!waiting.request.background, "it runs alone, so there is nothing to wait for");
         let owner = waiting.request.owner;
         self.leave(owner);
         let i = self.lanes.iter().position(|l| l.owner == owner);
@@ -179,9 +212,16 @@ impl Queue {
         self.mean_generation_s += MEAN_WEIGHT * (took.as_secs_f64() - self.mean_generation_s);
     }
 
+    /// What nobody waits for ended.
+    pub(super) fn end_background(&mut self) {
+        self.n_running = self.n_running.saturating_sub(1);
+        self.background_runs = false;
+    }
+
     /// Nothing runs any more.
     pub(super) fn end_everybody(&mut self) {
         self.n_running = 0;
+        self.background_runs = false;
         self.n_running_of.clear();
     }
 
@@ -251,6 +291,9 @@ impl Queue {
             taken.extend(out);
         }
         self.lanes.retain(|l| !l.waiting.is_empty());
+        let (out, stay): (VecDeque<_>, VecDeque<_>) = self.background.drain(..).partition(|w| wanted(w));
+        self.background = stay;
+        taken.extend(out);
         taken
     }
 

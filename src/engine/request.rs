@@ -37,12 +37,24 @@ pub struct GenerateRequest {
     pub logprobs: Option<usize>,
     /// What the text must look like.
     pub grammar: Option<Grammar>,
+    /// Nobody waits for it: it begins when nothing else runs or waits, ends with [`Finish::Cancelled`] as soon as
+    /// somebody writes, and leaves nothing warm.
+    pub background: bool,
 }
 
 impl GenerateRequest {
-    /// A request without stop strings, probabilities and grammar.
+    /// A request without stop strings, probabilities and grammar, for somebody who waits.
     pub fn new(owner: Owner, prompt: Vec<TokenId>, sampling: SamplingParams, max_tokens: usize) -> Self {
-        Self { owner, prompt, sampling, stop: Vec::new(), max_tokens, logprobs: None, grammar: None }
+        Self {
+            owner,
+            prompt,
+            sampling,
+            stop: Vec::new(),
+            max_tokens,
+            logprobs: None,
+            grammar: None,
+            background: false,
+        }
     }
 
     /// Refuses values out of range; the error names the field.

@@ -22,6 +22,8 @@ pub(super) const MAX_GENERATION: Duration = Duration::from_hours(1);
 /// A generation that has a sequence.
 pub(super) struct Running {
     pub(super) owner: Owner,
+    /// Nobody waits for it.
+    pub(super) is_background: bool,
     pub(super) seq: SeqId,
     sampler: Sampler,
     /// Guesses what comes next.
@@ -70,6 +72,7 @@ impl Running {
         let n_prompt = request.prompt.len();
         let running = Self {
             owner: request.owner,
+            is_background: request.background,
             seq,
             sampler: Sampler::new(request.sampling, &request.prompt),
             lookup: Lookup::new(),

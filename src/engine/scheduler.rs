@@ -125,17 +125,34 @@ impl<'a> Scheduler<'a> {
         for w in over {
             self.cancel_waiting(&w);
         }
+        if lock(&self.shared.queue).wants_the_place() {
+            self.end_where(|running| running.is_background);
+        }
         loop {
             let Some(waiting) = lock(&self.shared.queue).pop() else { break };
-            match self.sequence_for(waiting.request.owner, &waiting.request.prompt) {
+            let is_background = waiting.request.background;
+            if is_background && !self.has_room() {
+                // A warm sequence is worth more.
+                self.cancel_waiting(&waiting);
+                lock(&self.shared.queue).end_background();
+                continue;
+            }
+            let found = if is_background {
+                self.empty_sequence().map(|seq| (seq, 0))
+            } else {
+                self.sequence_for(waiting.request.owner, &waiting.request.prompt)
+            };
+            match found {
                 Ok((seq, n_cached)) => {
-                    lock(&self.shared.metrics).count_start(waiting.request.prompt.len(), n_cached);
+                    if !is_background {
+                        lock(&self.shared.metrics).count_start(waiting.request.prompt.len(), n_cached);
+                    }
                     let started = Running::start(waiting, seq, n_cached, self.n_ctx, &self.text, &self.masks);
                     self.running.push(started);
                 }
                 Err(e) if self.running.is_empty() => {
                     tracing::error!(error = %e, "no sequence for a request, though nothing runs");
-                    lock(&self.shared.queue).end(waiting.request.owner, Duration::ZERO);
+                    self.leave_queue(waiting.request.owner, is_background, Duration::ZERO);
                     lock(&self.shared.metrics).count_end(None);
                     let _ = waiting.events.send(Event::Failed(e.to_string()));
                 }
@@ -220,8 +237,17 @@ impl<'a> Scheduler<'a> {
     }
 
     fn end_abandoned(&mut self) {
+        self.end_where(Running::is_over);
+    }
+
+    fn leave_queue(&self, owner: Owner, is_background: bool, took: Duration) {
+        let mut queue = lock(&self.shared.queue);
+        if is_background { queue.end_background() } else { queue.end(owner, took) }
+    }
+
+    fn end_where(&mut self, is_over: impl Fn(&Running) -> bool) {
         for i in (0..self.running.len()).rev() {
-            if self.running[i].is_over() {
+            if is_over(&self.running[i]) {
                 self.running[i].flush();
                 self.end(i, Ok(Finish::Cancelled));
             }
@@ -231,15 +257,17 @@ impl<'a> Scheduler<'a> {
     /// Ends a running generation; its sequence stays warm unless it broke.
     fn end(&mut self, i: usize, end: Result<Finish, String>) {
         let running = self.running.remove(i);
-        let (owner, seq) = (running.owner, running.seq);
-        lock(&self.shared.queue).end(owner, running.took());
-        lock(&self.shared.metrics).count_end(end.as_ref().ok().copied());
+        let (owner, seq, is_background) = (running.owner, running.seq, running.is_background);
+        self.leave_queue(owner, is_background, running.took());
+        if !is_background {
+            lock(&self.shared.metrics).count_end(end.as_ref().ok().copied());
+        }
         match end {
             Ok(finish) => {
                 self.n_good_ends += 1;
                 let tokens = running.done(finish);
                 let is_whole = !tokens.is_empty() && self.model.seq_len(seq) == tokens.len();
-                if is_whole && !self.shared.limits.deterministic {
+                if is_whole && !is_background && !self.shared.limits.deterministic {
                     for superfluous in self.cache.put(owner, seq, &tokens) {
                         self.model.free_sequence(superfluous);
                     }
@@ -255,7 +283,9 @@ impl<'a> Scheduler<'a> {
     }
 
     fn cancel_waiting(&self, waiting: &Waiting) {
-        lock(&self.shared.metrics).count_end(Some(Finish::Cancelled));
+        if !waiting.request.background {
+            lock(&self.shared.metrics).count_end(Some(Finish::Cancelled));
+        }
         let timings = Timings::default();
         let _ = waiting.events.send(Event::Done { finish_reason: Finish::Cancelled, timings });
     }
@@ -266,10 +296,7 @@ impl<'a> Scheduler<'a> {
         for w in waiting {
             self.cancel_waiting(&w);
         }
-        for i in (0..self.running.len()).rev() {
-            self.running[i].flush();
-            self.end(i, Ok(Finish::Cancelled));
-        }
+        self.end_where(|_| true);
     }
 
     /// The model is gone, and with it everything that ran on it.

@@ -17,6 +17,9 @@ const PAGES_BESIDE_CHUNK: usize = 2;
 /// Positions of the smallest pages that any runner here has; more are asked for than needed where they are larger.
 const MIN_PAGE_LEN: usize = 16;
 
+/// How long a step may take that carries a piece of a prompt that nobody waits for: a person does not feel it.
+const BACKGROUND_STEP: Duration = Duration::from_millis(25);
+
 /// One chunk of a step that is being put together.
 struct Row {
     /// Index into `running`.
@@ -84,8 +87,13 @@ impl Scheduler<'_> {
         if !prefilling.is_empty() {
             let i = prefilling[self.n_turns % prefilling.len()];
             self.n_turns += 1;
-            let n_beside = rows.iter().map(|row| row.tokens.len()).sum();
-            let n_max = self.step_times.chunk(n_beside, self.shared.limits.itl_budget);
+            let n_max = if self.running[i].is_background {
+                // It runs alone, and whoever writes meanwhile waits for the rest of this step.
+                self.step_times.chunk(1, BACKGROUND_STEP)
+            } else {
+                let n_beside = rows.iter().map(|row| row.tokens.len()).sum();
+                self.step_times.chunk(n_beside, self.shared.limits.itl_budget)
+            };
             rows.push(prefill_row(&self.running[i], i, n_max));
         }
         rows
@@ -142,7 +150,8 @@ impl Scheduler<'_> {
         let running = &mut self.running[row.i];
         let was_prefilling = running.is_prefilling();
         running.evaluated(row.tokens.len() - row.n_draft);
-        if was_prefilling {
+        let is_background = running.is_background;
+        if was_prefilling && !is_background {
             lock(&self.shared.metrics).prompt_tokens_total += row.tokens.len() as u64;
         }
         if logits.is_empty() {
@@ -165,7 +174,7 @@ impl Scheduler<'_> {
         let (delay, is_first) = running.note_tokens();
         let n_evaluated = running.n_evaluated();
         let seq = running.seq;
-        {
+        if !is_background {
             let mut metrics = lock(&self.shared.metrics);
             metrics.count_tokens(delay, is_first, n_sampled);
             metrics.drafted_tokens_total += row.n_draft as u64;

@@ -28,6 +28,8 @@ pub(crate) struct Setting {
     pub(crate) exposed: bool,
     pub(crate) web: WebOptions,
     pub(crate) reply: &'static str,
+    /// The model's chat template; its own if none.
+    pub(crate) template: Option<&'static str>,
 }
 
 impl Default for Setting {
@@ -38,6 +40,7 @@ impl Default for Setting {
             exposed: false,
             web: WebOptions::default(),
             reply: "There, there. Tell me more.",
+            template: None,
         }
     }
 }
@@ -82,7 +85,7 @@ impl TestApp {
     }
 
     fn over(dir: PathBuf, temp: Option<tempfile::TempDir>, setting: Setting) -> Self {
-        let script = Script::new(setting.reply);
+        let script = Script::new(setting.reply, setting.template);
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let inside = runtime.enter();

@@ -103,6 +103,37 @@ async fn what_cannot_be_done_is_refused_by_name() {
 }
 
 #[tokio::test]
+async fn what_nobody_waits_for_runs_alone_and_makes_way() {
+    let (engine, remote) = start(Limits { max_running: 2, ..limits() }, endless).await;
+    remote.hold();
+    let background = |owner| GenerateRequest { background: true, ..request(owner, 5, 50) };
+    let ada = engine.submit(request(ADA, 5, 3)).unwrap();
+    remote.wait_steps(1);
+    let first = engine.submit(background(ADA)).unwrap();
+    let second = engine.submit(background(BOB)).unwrap();
+    remote.release();
+    assert_eq!(reason(&finish(ada).await.1), Some(Finish::Length));
+    remote.wait("the background to begin", |s| {
+        s.steps.iter().any(|step| step.len() == 1 && step[0].start > 8).then_some(())
+    });
+    remote.hold();
+    let n_steps = remote.see(|s| s.steps.len());
+    remote.allow(1);
+    remote.wait_steps(n_steps + 1);
+    // Somebody writes: the step in hand is the last.
+    let bob = engine.submit(request(Owner(3), 5, 3)).unwrap();
+    remote.release();
+    assert_eq!(reason(&finish(first).await.1), Some(Finish::Cancelled));
+    assert_eq!(reason(&finish(bob).await.1), Some(Finish::Length));
+    assert_eq!(reason(&finish(second).await.1), Some(Finish::Length));
+    let steps = remote.see(|s| s.steps.clone());
+    assert!(steps.iter().all(|step| step.len() == 1), "{steps:?}");
+    let metrics = engine.metrics();
+    assert_eq!((metrics.prompts_total, metrics.finished.length, metrics.finished.cancelled), (2, 2, 0));
+    assert_eq!((metrics.running, metrics.kv.warm_sequences), (0, 2));
+}
+
+#[tokio::test]
 async fn the_queue_is_bounded_per_owner_and_in_all() {
     let limits = Limits { max_running: 1, queue_per_owner: 2, queue_total: 3, ..limits() };
     let (engine, remote) = start(limits, endless).await;

@@ -49,6 +49,7 @@ mod tidy; // the house rules: imports, sizes, unsafe, names
 mod vocab; // tokenizers against the reference ids of real vocabularies
 mod web_chat; // writing to the parent over HTTP
 mod web_edge; // what every request passes and every answer carries
+mod web_memory_model; // facts that an instruction model finds
 mod web_ollama;
 mod web_openai;
 mod web_openai_forms; // `/v1` in OpenAI's shapes

@@ -9,7 +9,7 @@ use std::time::Duration;
 use mommygpt::engine::{LoadError, Loaded};
 use mommygpt::model::gguf::Gguf;
 use mommygpt::model::{Batch, Logits, LogitsFor, Model, ModelConfig, ModelError, SeqId, TokenId};
-use mommygpt::text::TextModel;
+use mommygpt::text::{ChatTemplate, TextModel};
 
 static BUILTIN: &[u8] = include_bytes!("../../models/mommy.gguf");
 
@@ -20,6 +20,7 @@ pub(crate) struct Script(Arc<Shared>);
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
+    template: Option<&'static str>,
 }
 
 struct State {
@@ -30,9 +31,9 @@ struct State {
 }
 
 impl Script {
-    pub(crate) fn new(reply: &str) -> Self {
+    pub(crate) fn new(reply: &str, template: Option<&'static str>) -> Self {
         let state = State { reply: reply.to_owned(), allowance: None, n_generated: 0 };
-        Self(Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() }))
+        Self(Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new(), template }))
     }
     /// What the next replies say.
     pub(crate) fn says(&self, reply: &str) {
@@ -69,7 +70,10 @@ impl Script {
     /// What the engine calls to load this model.
     pub(crate) fn load(&self) -> Result<Loaded, LoadError> {
         let gguf = Gguf::from_static("builtin", BUILTIN)?;
-        let text = TextModel::from_gguf(&gguf)?;
+        let mut text = TextModel::from_gguf(&gguf)?;
+        if let Some(source) = self.0.template {
+            text.template = ChatTemplate::from_source(source, "", "")?;
+        }
         let again = TextModel::from_gguf(&gguf)?;
         let config = ModelConfig::from_gguf(&gguf, Some(CONTEXT))?;
         let model =

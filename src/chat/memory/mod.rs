@@ -5,6 +5,7 @@
 //! one. "Forget that" and "never remember anything" are obeyed. Facts are worded as in the training dialogues: `name
 //! Priya`, `cat Biscuit`, `exam chemistry friday`.
 
+pub(super) mod extract;
 mod facts;
 mod forget;
 mod recall;
