@@ -5,12 +5,16 @@
 //! and one KV head: every page is widened once for all rows and all query heads that share it.
 
 use super::attention::{PAGE_LEN, RowState, Visible};
-use super::kv::{Heads, Pages, widen_slabs, write_position};
+use super::kv::{Heads, KvType, Pages, widen_slabs, write_position};
 use super::rows::Norm;
 use super::team::{Parts, Shares, Team};
 
 /// Rows of a sequence in one tile.
 pub const TILE_ROWS: usize = 32;
+
+/// Query rows up to which a page is widened anew for every few of them, in registers: for more, widening it once to
+/// memory is less work.
+const HALVES_UP_TO: usize = 8;
 
 /// Where the keys and values of a row go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -192,13 +196,19 @@ pub fn attend(
                 // The last tiles of a long prefill see most, so they go first.
                 let (tile, head) = (&tiles[tiles.len() - 1 - unit / n_head_kv], unit % n_head_kv);
                 scratch.load(tile, qkv, width, head * group * head_dim, layout.heads);
+                let as_halves =
+                    layout.kv == KvType::F16 && kernels.reads_halves() && tile.n_rows * group <= HALVES_UP_TO;
                 let last = (tile.position + tile.n_rows - 1) / PAGE_LEN;
                 let first = (tile.position + 1).saturating_sub(scope.window) / PAGE_LEN;
                 for page in first..=last {
                     let at = layout.slab_at(tables[tile.table + page], layer, head);
                     let slabs = &pages.arena.bytes()[at..at + 2 * layout.slab_bytes()];
-                    widen_slabs(layout.kv, kernels, slabs, &mut scratch.keys, &mut scratch.values);
-                    scratch.attend_page(kernels, tile, page, layout.heads, scope);
+                    if as_halves {
+                        scratch.attend_page(kernels, tile, page, layout.heads, scope, Some(slabs));
+                    } else {
+                        widen_slabs(layout.kv, kernels, slabs, &mut scratch.keys, &mut scratch.values);
+                        scratch.attend_page(kernels, tile, page, layout.heads, scope, None);
+                    }
                 }
                 for (r, sums) in scratch.sums.chunks_exact(head_dim).enumerate().take(tile.n_rows * group) {
                     let column = (head * group + r % group) * head_dim;
@@ -225,7 +235,8 @@ impl AttentionScratch {
         self.states[..tile.n_rows * group].fill(RowState::default());
     }
 
-    /// Lets the rows of a tile that may see it look at one page, whose keys and values are widened.
+    /// Lets the rows of a tile that may see it look at one page: `halves` are its slabs; without them keys and values were
+    /// widened.
     fn attend_page(
         &mut self,
         kernels: &super::dispatch::Kernels,
@@ -233,6 +244,7 @@ impl AttentionScratch {
         page: usize,
         heads: Heads,
         scope: Scope,
+        halves: Option<&[u8]>,
     ) {
         let (group, head_dim) = (heads.group(), heads.head_dim);
         let start = page * PAGE_LEN;
@@ -246,14 +258,16 @@ impl AttentionScratch {
             visible.fill(Visible { from, to: (position + 1 - start).min(PAGE_LEN) });
         }
         let floats = rows.start * head_dim..rows.end * head_dim;
-        kernels.attention_page(
-            &self.queries[floats.clone()],
-            &self.keys,
-            &self.values,
-            &self.visible[rows.clone()],
-            scope.cap,
-            &mut self.states[rows],
-            &mut self.sums[floats],
-        );
+        let (visible, states) = (&self.visible[rows.clone()], &mut self.states[rows]);
+        let (queries, sums) = (&self.queries[floats.clone()], &mut self.sums[floats]);
+        match halves {
+            Some(slabs) => {
+                let (keys, values) = slabs.split_at(slabs.len() / 2);
+                kernels.attention_halves(queries, keys, values, visible, scope.cap, states, sums);
+            }
+            None => {
+                kernels.attention_page(queries, &self.keys, &self.values, visible, scope.cap, states, sums);
+            }
+        }
     }
 }

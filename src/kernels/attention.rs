@@ -5,6 +5,7 @@
 //! slabs are widened to f32 once and shared by every query row that looks at them: all heads of a group in decode, all
 //! tokens of a chunk as well in prefill.
 
+use super::blocks::f16_to_f32;
 use super::lanes::{exp, fma, tanh};
 
 /// Positions in a page of the KV cache.
@@ -62,30 +63,52 @@ pub(super) fn page<const FMA: bool, const R: usize>(
     }
     let mut corrections = [1.0f32; R];
     for r in 0..R {
-        let row = &mut scores[r];
-        if cap > 0.0 {
-            for s in row.iter_mut() {
-                *s = cap * tanh::<FMA>(*s / cap);
-            }
+        corrections[r] = soften::<FMA>(&mut scores[r], visible[r], cap, &mut states[r]);
+    }
+    weigh_values::<FMA, R>(&scores, v, head_dim, &corrections, out);
+}
+
+/// The running softmax of one row takes in the scores of a page, which become weights. Returns the factor on what was
+/// summed before.
+#[inline(always)]
+pub(super) fn soften<const FMA: bool>(
+    row: &mut [f32; PAGE_LEN],
+    visible: Visible,
+    cap: f32,
+    state: &mut RowState,
+) -> f32 {
+    if cap > 0.0 {
+        for s in row.iter_mut() {
+            *s = cap * tanh::<FMA>(*s / cap);
         }
+    }
+    if visible != (Visible { from: 0, to: PAGE_LEN }) {
         for (j, s) in row.iter_mut().enumerate() {
-            if j < visible[r].from || j >= visible[r].to {
+            if j < visible.from || j >= visible.to {
                 *s = f32::NEG_INFINITY;
             }
         }
-        let largest = row.iter().fold(states[r].max, |a, s| if *s > a { *s } else { a });
-        if largest == f32::NEG_INFINITY {
-            *row = [0.0; PAGE_LEN];
-            continue;
-        }
-        corrections[r] = exp::<FMA>(states[r].max - largest);
-        for s in row.iter_mut() {
-            *s = exp::<FMA>(*s - largest);
-        }
-        states[r].sum = states[r].sum * corrections[r] + row.iter().sum::<f32>();
-        states[r].max = largest;
     }
-    weigh_values::<FMA, R>(&scores, v, head_dim, &corrections, out);
+    let largest = fold(row, |a, b| if b > a { b } else { a });
+    let largest = if largest > state.max { largest } else { state.max };
+    if largest == f32::NEG_INFINITY {
+        *row = [0.0; PAGE_LEN];
+        return 1.0;
+    }
+    let correction = exp::<FMA>(state.max - largest);
+    for s in row.iter_mut() {
+        *s = exp::<FMA>(*s - largest);
+    }
+    state.sum = state.sum * correction + fold(row, |a, b| a + b);
+    state.max = largest;
+    correction
+}
+
+/// Joins 32 lanes by halves: the same order for every instruction set.
+#[inline(always)]
+fn fold(row: &[f32; PAGE_LEN], join: impl Fn(f32, f32) -> f32) -> f32 {
+    let lanes: [f32; 16] = std::array::from_fn(|i| join(row[i], row[i + 16]));
+    super::lanes::fold_lanes(&lanes, join)
 }
 
 /// `out[r] = out[r] * corrections[r] + sum over j of scores[r][j] * v[j]`.
@@ -158,4 +181,21 @@ pub(super) fn page_rows<const FMA: bool>(
             _ => rows!(4),
         }
     }
+}
+
+/// [`page_rows`] over keys and values that are still binary16 (little-endian bytes), for rows too few to widen a page for.
+#[inline(always)]
+pub(super) fn page_halves<const FMA: bool>(
+    q: &[f32],
+    k: &[u8],
+    v: &[u8],
+    visible: &[Visible],
+    cap: f32,
+    states: &mut [RowState],
+    out: &mut [f32],
+) {
+    let widened = |bytes: &[u8]| -> Vec<f32> {
+        bytes.as_chunks::<2>().0.iter().map(|b| f16_to_f32(u16::from_le_bytes(*b))).collect()
+    };
+    page_rows::<FMA>(q, &widened(k), &widened(v), visible, cap, states, out);
 }

@@ -2,6 +2,8 @@
 
 use super::activations::{Activations, Bf16Activations};
 use super::attention::{self, PAGE_LEN, RowState, Visible};
+#[cfg(target_arch = "x86_64")]
+use super::attention_x86::{avx2 as attention_avx2, avx512 as attention_avx512};
 use super::lanes;
 use super::pack::{PANEL_ROWS, PanelLayout};
 use super::scalar;
@@ -125,6 +127,9 @@ table! {
     rope(head: &mut [f32], cos: &[f32], sin: &[f32], neox: bool);
     /// Query rows against one page of keys and values; see [`super::attention`].
     attention_page(q: &[f32], k: &[f32], v: &[f32], visible: &[Visible], cap: f32, states: &mut [RowState], out: &mut [f32]);
+    /// The same over keys and values of binary16 (little-endian bytes); slow, and a reference only, unless
+    /// [`Kernels::reads_halves`].
+    attention_halves(q: &[f32], k: &[u8], v: &[u8], visible: &[Visible], cap: f32, states: &mut [RowState], out: &mut [f32]);
     /// binary16 (little-endian bytes) to f32, equally many.
     widen(from: &[u8], to: &mut [f32]);
     /// f32 to binary16 (little-endian bytes), rounding half to even.
@@ -142,12 +147,8 @@ table! {
 macro_rules! class {
     ($module:ident, $fma:literal $(, $features:literal)?) => {
         mod $module {
-            use super::{PAGE_LEN, PANEL_ROWS, RowState, Visible, attention, lanes};
+            use super::{PAGE_LEN, PANEL_ROWS, lanes};
 
-            $(#[target_feature(enable = $features)])?
-            pub(super) fn quantize_row(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [f32]) {
-                lanes::quantize_row(x, codes, scales, sums);
-            }
             $(#[target_feature(enable = $features)])?
             pub(super) fn bf16_rows(x: &[f32], k: usize, tiles: &mut [u16]) {
                 lanes::bf16_rows(x, k, tiles);
@@ -181,18 +182,6 @@ macro_rules! class {
                 lanes::rope::<$fma>(head, cos, sin, neox);
             }
             $(#[target_feature(enable = $features)])?
-            pub(super) fn attention_page(
-                q: &[f32],
-                k: &[f32],
-                v: &[f32],
-                visible: &[Visible],
-                cap: f32,
-                states: &mut [RowState],
-                out: &mut [f32],
-            ) {
-                attention::page_rows::<$fma>(q, k, v, visible, cap, states, out);
-            }
-            $(#[target_feature(enable = $features)])?
             pub(super) fn widen_bf16(from: &[u8], to: &mut [f32]) {
                 lanes::widen_bf16(from, to);
             }
@@ -212,22 +201,63 @@ macro_rules! class {
     };
 }
 
+/// What AVX2 and AVX-512 have in a form of their own.
+macro_rules! loops {
+    ($module:ident, $fma:literal $(, $features:literal)?) => {
+        mod $module {
+            use super::{RowState, Visible, attention, lanes};
+
+            $(#[target_feature(enable = $features)])?
+            pub(super) fn quantize_row(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [f32]) {
+                lanes::quantize_row(x, codes, scales, sums);
+            }
+            $(#[target_feature(enable = $features)])?
+            pub(super) fn page(
+                q: &[f32],
+                k: &[f32],
+                v: &[f32],
+                visible: &[Visible],
+                cap: f32,
+                states: &mut [RowState],
+                out: &mut [f32],
+            ) {
+                attention::page_rows::<$fma>(q, k, v, visible, cap, states, out);
+            }
+            $(#[target_feature(enable = $features)])?
+            pub(super) fn page_halves(
+                q: &[f32],
+                k: &[u8],
+                v: &[u8],
+                visible: &[Visible],
+                cap: f32,
+                states: &mut [RowState],
+                out: &mut [f32],
+            ) {
+                attention::page_halves::<$fma>(q, k, v, visible, cap, states, out);
+            }
+        }
+    };
+}
+
 class!(plain, false);
+loops!(plain_loops, false);
 #[cfg(target_arch = "x86_64")]
 class!(avx2, true, "avx2,fma,f16c");
 #[cfg(target_arch = "x86_64")]
 class!(avx512, true, "avx512f,avx512bw,avx512vl,avx2,fma,f16c");
 #[cfg(target_arch = "aarch64")]
 class!(neon, true, "neon");
+#[cfg(target_arch = "aarch64")]
+loops!(neon_loops, true, "neon");
 
 macro_rules! kernels {
-    ($isa:expr, $module:ident, $panel:expr, $widen:expr, $narrow:expr) => {
+    ($isa:expr, $module:ident, $quantize_row:expr, $attention:ident, $panel:expr, $widen:expr, $narrow:expr) => {
         Kernels {
             isa: $isa,
             panel: $panel,
             panel_bf16: scalar::panel_bf16,
             bf16_rows: $module::bf16_rows,
-            quantize_row: $module::quantize_row,
+            quantize_row: $quantize_row,
             rms_norm: $module::rms_norm,
             rms_norm_in_place: $module::rms_norm_in_place,
             silu_mul: $module::silu_mul,
@@ -235,7 +265,8 @@ macro_rules! kernels {
             add: $module::add,
             soft_cap: $module::soft_cap,
             rope: $module::rope,
-            attention_page: $module::attention_page,
+            attention_page: $attention::page,
+            attention_halves: $attention::page_halves,
             widen: $widen,
             narrow: $narrow,
             widen_bf16: $module::widen_bf16,
@@ -255,13 +286,23 @@ impl Kernels {
         Some(match isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => {
-                kernels!(isa, avx2, super::avx2::panel, super::halves::widen_f16c, super::halves::narrow_f16c)
+                kernels!(
+                    isa,
+                    avx2,
+                    super::quantize_x86::quantize_row,
+                    attention_avx2,
+                    super::avx2::panel,
+                    super::halves::widen_f16c,
+                    super::halves::narrow_f16c
+                )
             }
             #[cfg(target_arch = "x86_64")]
             Isa::AvxVnni => {
                 kernels!(
                     isa,
                     avx2,
+                    super::quantize_x86::quantize_row,
+                    attention_avx2,
                     super::avx2::panel_vnni,
                     super::halves::widen_f16c,
                     super::halves::narrow_f16c
@@ -272,6 +313,8 @@ impl Kernels {
                 kernels!(
                     isa,
                     avx512,
+                    super::quantize_x86::quantize_row,
+                    attention_avx512,
                     super::avx512::panel,
                     super::halves::widen_f16c,
                     super::halves::narrow_f16c
@@ -282,6 +325,8 @@ impl Kernels {
                 kernels!(
                     isa,
                     avx512,
+                    super::quantize_x86::quantize_row,
+                    attention_avx512,
                     super::amx::panel,
                     super::halves::widen_f16c,
                     super::halves::narrow_f16c
@@ -294,9 +339,25 @@ impl Kernels {
                 } else {
                     super::neon::panel
                 };
-                kernels!(isa, neon, panel, super::halves::widen_neon, super::halves::narrow_neon)
+                kernels!(
+                    isa,
+                    neon,
+                    neon_loops::quantize_row,
+                    neon_loops,
+                    panel,
+                    super::halves::widen_neon,
+                    super::halves::narrow_neon
+                )
             }
-            _ => kernels!(Isa::Scalar, plain, scalar::panel, super::halves::widen, super::halves::narrow),
+            _ => kernels!(
+                Isa::Scalar,
+                plain,
+                plain_loops::quantize_row,
+                plain_loops,
+                scalar::panel,
+                super::halves::widen,
+                super::halves::narrow
+            ),
         })
     }
 
@@ -305,6 +366,8 @@ impl Kernels {
         Self::of(Isa::best()).unwrap_or(kernels!(
             Isa::Scalar,
             plain,
+            plain_loops::quantize_row,
+            plain_loops,
             scalar::panel,
             super::halves::widen,
             super::halves::narrow
@@ -318,6 +381,11 @@ impl Kernels {
             return Some(super::amx::BF16_ROWS_FROM);
         }
         None
+    }
+
+    /// Whether [`Kernels::attention_halves`] is for more than reference.
+    pub fn reads_halves(&self) -> bool {
+        matches!(self.isa, Isa::Avx2 | Isa::AvxVnni | Isa::Avx512 | Isa::Amx)
     }
 
     /// Which class this is.

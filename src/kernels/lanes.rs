@@ -141,19 +141,17 @@ pub(super) fn rope<const FMA: bool>(head: &mut [f32], cos: &[f32], sin: &[f32], 
 
 /// Codes that the largest magnitude of a group may get. Which of them leaves the least error depends on where the other
 /// numbers fall between the steps; trying four takes 8% off the error of always 127.
-const LEVELS: [f32; 4] = [127.0, 126.0, 125.0, 124.0];
+pub(super) const LEVELS: [f32; 4] = [127.0, 126.0, 125.0, 124.0];
 /// 1.5 * 2^23: adding and subtracting it rounds half to even.
-const ROUND: f32 = 12_582_912.0;
+pub(super) const ROUND: f32 = 12_582_912.0;
 
-/// Largest of 16 lanes by halves, and their sum by halves: the same order for every instruction set.
+/// Joins 16 lanes by halves: the same order for every instruction set.
 #[inline(always)]
-fn fold_lanes(mut lanes: [f32; LANES], join: impl Fn(f32, f32) -> f32) -> f32 {
-    for width in [8, 4, 2, 1] {
-        for i in 0..width {
-            lanes[i] = join(lanes[i], lanes[i + width]);
-        }
-    }
-    lanes[0]
+pub(super) fn fold_lanes(lanes: &[f32; LANES], join: impl Fn(f32, f32) -> f32) -> f32 {
+    let lanes: [f32; 8] = std::array::from_fn(|i| join(lanes[i], lanes[i + 8]));
+    let lanes: [f32; 4] = std::array::from_fn(|i| join(lanes[i], lanes[i + 4]));
+    let lanes: [f32; 2] = std::array::from_fn(|i| join(lanes[i], lanes[i + 2]));
+    join(lanes[0], lanes[1])
 }
 
 /// Scale of 32 numbers and its inverse; 0 and 0 for a group of zeros.
@@ -166,7 +164,7 @@ fn best_scale(x: &[f32; 32]) -> (f32, f32) {
     for i in 0..LANES {
         lanes[i] = larger(x[i].abs(), x[i + LANES].abs());
     }
-    let largest = fold_lanes(lanes, larger);
+    let largest = fold_lanes(&lanes, larger);
     if largest <= super::activations::SMALLEST {
         return (0.0, 0.0);
     }
@@ -179,7 +177,7 @@ fn best_scale(x: &[f32; 32]) -> (f32, f32) {
             let (low, high) = (error(x[i]), error(x[i + LANES]));
             errors[i] = low * low + high * high;
         }
-        let total = fold_lanes(errors, |a, b| a + b);
+        let total = fold_lanes(&errors, |a, b| a + b);
         if total < least {
             (best, least) = ((scale, inverse), total);
         }

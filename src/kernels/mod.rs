@@ -17,6 +17,8 @@ pub mod arena;
 pub mod attend;
 pub mod attention;
 #[cfg(target_arch = "x86_64")]
+mod attention_x86;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -33,6 +35,8 @@ pub mod pack;
 pub mod pages;
 pub mod pool;
 pub mod probe;
+#[cfg(target_arch = "x86_64")]
+mod quantize_x86;
 pub mod reached;
 pub mod rows;
 pub mod scalar;
