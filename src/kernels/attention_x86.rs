@@ -121,9 +121,9 @@ macro_rules! attention {
                             for j in 0..PAGE_LEN {
                                 let at = j * head_dim + d;
                                 let value = if HALF {
-                                    f16_to_f32(v.cast::<u16>().add(at).read_unaligned())
+                                    f16_to_f32(u16::from_le_bytes(v.add(2 * at).cast::<[u8; 2]>().read()))
                                 } else {
-                                    v.cast::<f32>().add(at).read_unaligned()
+                                    f32::from_le_bytes(v.add(4 * at).cast::<[u8; 4]>().read())
                                 };
                                 sum = weights[r][j].mul_add(value, sum);
                             }

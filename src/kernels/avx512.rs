@@ -1,7 +1,7 @@
 //! AVX-512 with VNNI: 16 rows of a panel in the lanes of one register, four weights of each per `vpdpbusd`.
 //!
 //! Few rows (decode): codes are expanded in registers and used at once. Many rows (prefill): a run of 256 weights of a
-//! panel is expanded once into the first-level cache and multiplied with eight activation rows at a time.
+//! panel, or of two, is expanded once into the first-level cache and multiplied with four activation rows at a time.
 
 use std::arch::x86_64::{
     __m512, __m512i, _MM_HINT_T1, _mm_prefetch, _mm512_add_epi32, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32,
@@ -23,10 +23,9 @@ pub(super) mod planes;
 
 /// How far ahead of the reading the second-level cache is told, in bytes.
 const PREFETCH_BYTES: usize = 3584;
-/// Rows up to which codes are used straight from registers.
-const FEW_ROWS: usize = 4;
-/// Activation rows whose sums stay in registers while a run of weights is multiplied.
-const ROW_BLOCK: usize = 8;
+/// Rows up to which codes are used straight from registers, measured: expanding them first pays from about 30 rows on,
+/// and a panel that does not fit into the first-level cache should not be read too often.
+pub(super) const FEW_ROWS: usize = 16;
 
 /// Four consecutive activation codes in every lane.
 ///
@@ -117,60 +116,68 @@ unsafe fn few_rows<F: Family, const M: usize>(
     acc
 }
 
-/// Adds `n` expanded tiles, starting at tile `t0` of the rows, to the sums of `M` rows.
+/// Adds `n` expanded tiles of `P` panels, starting at tile `t0` of the rows, to the sums of `M` rows.
+///
+/// What limits this loop is loads: every quad of activations that is spread over a register meets the lines of all `P`
+/// panels before it goes.
 ///
 /// # Safety
-/// `rows` must be valid for tiles `t0..t0 + n`.
+/// `rows` must be valid for tiles `t0..t0 + n`, each of `out` for `M` rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-unsafe fn row_block<F: Family, const M: usize>(
-    w: &Expanded,
+unsafe fn row_block<F: Family, const P: usize, const M: usize>(
+    w: [&Expanded; P],
     t0: usize,
     n: usize,
     rows: &Rows<M>,
-    out: &mut [[f32; PANEL_ROWS]],
+    out: [*mut [f32; PANEL_ROWS]; P],
 ) {
-    let out = &mut out[..M];
-    // SAFETY: `out` has M rows of 16 floats; activation offsets stay below the tiles the caller vouched for; the
+    // SAFETY: rows of `out` are 16 floats; activation offsets stay below the tiles the caller vouched for; the
     // expanded arrays are indexed within their eight tiles.
     unsafe {
-        let mut acc = [_mm512_setzero_ps(); M];
-        for m in 0..M {
-            acc[m] = _mm512_loadu_ps(out[m].as_ptr());
+        let mut acc = [[_mm512_setzero_ps(); M]; P];
+        for p in 0..P {
+            for m in 0..M {
+                acc[p][m] = _mm512_loadu_ps(out[p].add(m).cast());
+            }
         }
         for t in 0..n {
             for h in 0..if F::HALVES { 2 } else { 1 } {
-                let mut dots = [_mm512_setzero_si512(); M];
+                let mut dots = [[_mm512_setzero_si512(); M]; P];
                 let (first, count) = if F::HALVES { (4 * h, 4) } else { (0, 8) };
                 for g in first..first + count {
-                    let codes = line(w.codes[8 * t + g].as_ptr());
+                    let codes: [__m512i; P] = std::array::from_fn(|p| line(w[p].codes[8 * t + g].as_ptr()));
                     for m in 0..M {
                         let a = quad(rows[m].0.add((t0 + t) * TILE_K + 4 * g));
-                        dots[m] = _mm512_dpbusd_epi32(dots[m], codes, a);
+                        for p in 0..P {
+                            dots[p][m] = _mm512_dpbusd_epi32(dots[p][m], codes[p], a);
+                        }
                     }
                 }
-                let s = _mm512_loadu_ps(w.scales[2 * t + h].as_ptr());
-                let mn = _mm512_loadu_ps(w.mins[2 * t + h].as_ptr());
+                let at = 2 * t + h;
+                let scales: [__m512; P] = std::array::from_fn(|p| _mm512_loadu_ps(w[p].scales[at].as_ptr()));
+                let offsets: [__m512; P] =
+                    std::array::from_fn(|p| _mm512_loadu_ps(w[p].offsets[at].as_ptr()));
                 for m in 0..M {
                     let (_, a_scale, a_sums) = rows[m];
+                    let a_scale = _mm512_set1_ps(*a_scale.add(t0 + t));
                     let at = 2 * (t0 + t);
                     let sum =
                         if F::HALVES { *a_sums.add(at + h) } else { *a_sums.add(at) + *a_sums.add(at + 1) };
-                    let a_scale = _mm512_set1_ps(*a_scale.add(t0 + t));
-                    let dot = _mm512_cvtepi32_ps(dots[m]);
-                    if F::ZERO == 0.0 {
-                        acc[m] = _mm512_fmadd_ps(_mm512_mul_ps(s, a_scale), dot, acc[m]);
-                    } else {
-                        let v = _mm512_fmadd_ps(dot, a_scale, _mm512_set1_ps(-F::ZERO * sum));
-                        acc[m] = _mm512_fmadd_ps(s, v, acc[m]);
-                    }
-                    if F::MINS {
-                        acc[m] = _mm512_fmadd_ps(mn, _mm512_set1_ps(sum), acc[m]);
+                    let sum = _mm512_set1_ps(sum);
+                    for p in 0..P {
+                        let dot = _mm512_cvtepi32_ps(dots[p][m]);
+                        acc[p][m] = _mm512_fmadd_ps(_mm512_mul_ps(scales[p], a_scale), dot, acc[p][m]);
+                        if F::OFFSETS {
+                            acc[p][m] = _mm512_fmadd_ps(offsets[p], sum, acc[p][m]);
+                        }
                     }
                 }
             }
         }
-        for m in 0..M {
-            _mm512_storeu_ps(out[m].as_mut_ptr(), acc[m]);
+        for p in 0..P {
+            for m in 0..M {
+                _mm512_storeu_ps(out[p].add(m).cast(), acc[p][m]);
+            }
         }
     }
 }
@@ -182,65 +189,106 @@ fn rows_at<const M: usize>(a: &Activations, first: usize) -> Rows<M> {
     })
 }
 
+/// A few rows, four at a time: weights come from memory for the first four and are still near for the others.
+///
 /// # Safety
 /// `panel` must be a packed panel of the family over `a.k` weights; `out` has a row per activation row.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-unsafe fn family_panel<F: Family>(
-    ty: BlockType,
-    panel: *const u8,
-    a: &Activations,
-    out: &mut [[f32; PANEL_ROWS]],
-) {
-    let n_tiles = a.k / TILE_K;
-    macro_rules! few {
-        ($m:literal) => {{
+unsafe fn few<F: Family>(panel: *const u8, a: &Activations, out: &mut [[f32; PANEL_ROWS]]) {
+    let mut m = 0;
+    macro_rules! rows {
+        ($n:literal) => {{
             // SAFETY: the panel is as the caller vouched; the rows come from `a`, which has a.k codes each.
-            let sums = unsafe { few_rows::<F, $m>(panel, n_tiles, &rows_at::<$m>(a, 0)) };
-            for (out, sum) in out.iter_mut().zip(sums) {
+            let sums = unsafe { few_rows::<F, $n>(panel, a.k / TILE_K, &rows_at::<$n>(a, m)) };
+            for (out, sum) in out[m..].iter_mut().zip(sums) {
                 // SAFETY: a row of `out` is 16 floats.
                 unsafe { _mm512_storeu_ps(out.as_mut_ptr(), sum) };
             }
+            m += $n;
         }};
     }
-    let path = if a.n_rows <= FEW_ROWS { Path::FewRows } else { Path::ManyRows };
-    reached::mark(Isa::Avx512, ty, path);
-    match a.n_rows {
-        0 => {}
-        1 => few!(1),
-        2 => few!(2),
-        3 => few!(3),
-        FEW_ROWS => few!(4),
-        n_rows => {
-            let mut w = Expanded { codes: [[0; 64]; 64], scales: [[0.0; 16]; 16], mins: [[0.0; 16]; 16] };
-            out[..n_rows].fill([0.0; PANEL_ROWS]);
-            let super_bytes = if !F::SUPER {
-                0
-            } else if F::MINS {
-                64
-            } else {
-                32
-            };
-            for t0 in (0..n_tiles).step_by(TILES_PER_SUPER) {
-                let n = TILES_PER_SUPER.min(n_tiles - t0);
-                let at = t0 * F::TILE_BYTES + t0 / TILES_PER_SUPER * super_bytes;
-                // SAFETY: `at` is the start of run t0 in the panel; super-block families have whole runs of eight.
-                unsafe { expand::<F>(panel.add(at), n, &mut w) };
-                let mut m = 0;
-                while m < n_rows {
-                    let out = &mut out[m..n_rows];
-                    // SAFETY: rows m.. of `a` are in use and have a.k codes, so tiles t0..t0 + n exist.
-                    m += unsafe {
-                        match n_rows - m {
-                            1 => (row_block::<F, 1>(&w, t0, n, &rows_at(a, m), out), 1).1,
-                            2..4 => (row_block::<F, 2>(&w, t0, n, &rows_at(a, m), out), 2).1,
-                            4..ROW_BLOCK => (row_block::<F, 4>(&w, t0, n, &rows_at(a, m), out), 4).1,
-                            _ => (row_block::<F, ROW_BLOCK>(&w, t0, n, &rows_at(a, m), out), ROW_BLOCK).1,
-                        }
-                    };
-                }
+    while m < a.n_rows {
+        match a.n_rows - m {
+            1 => rows!(1),
+            2 => rows!(2),
+            3 => rows!(3),
+            _ => rows!(4),
+        }
+    }
+}
+
+/// # Safety
+/// Each of `panels` must be a packed panel of the family over `a.k` weights; each of `out` has a row per activation row.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+unsafe fn many<F: Family, const P: usize>(
+    panels: [*const u8; P],
+    a: &Activations,
+    out: [&mut [[f32; PANEL_ROWS]]; P],
+) {
+    let (n_tiles, n_rows) = (a.k / TILE_K, a.n_rows);
+    let mut w = [const { Expanded::new() }; P];
+    let mut out = out.map(|out| &mut out[..n_rows]);
+    for out in &mut out {
+        out.fill([0.0; PANEL_ROWS]);
+    }
+    let super_bytes = match (F::SUPER, F::MINS) {
+        (false, _) => 0,
+        (true, true) => 64,
+        (true, false) => 32,
+    };
+    for t0 in (0..n_tiles).step_by(TILES_PER_SUPER) {
+        let n = TILES_PER_SUPER.min(n_tiles - t0);
+        let at = t0 * F::TILE_BYTES + t0 / TILES_PER_SUPER * super_bytes;
+        for (panel, w) in panels.iter().zip(&mut w) {
+            // SAFETY: `at` is the start of run t0 in the panel; super-block families have whole runs of eight.
+            unsafe { expand::<F>(panel.add(at), n, w) };
+        }
+        let mut m = 0;
+        macro_rules! rows {
+            ($n:literal) => {{
+                let out = out.each_mut().map(|out| out[m..m + $n].as_mut_ptr());
+                // SAFETY: rows m.. of `a` are in use and have a.k codes, so tiles t0..t0 + n exist; `out` was sliced.
+                unsafe { row_block::<F, P, $n>(w.each_ref(), t0, n, &rows_at(a, m), out) };
+                m += $n;
+            }};
+        }
+        while m < n_rows {
+            match n_rows - m {
+                1 => rows!(1),
+                2 | 3 => rows!(2),
+                _ => rows!(4),
             }
         }
     }
+}
+
+/// Calls a kernel for the family of a layout.
+macro_rules! for_family {
+    ($ty:expr, $kernel:ident $(::<_, $n:literal>)?, $($arg:expr),+) => {
+        match $ty {
+            BlockType::Q4_0 => $kernel::<Q40 $(, $n)?>($($arg),+),
+            BlockType::Q4_1 => $kernel::<Q41 $(, $n)?>($($arg),+),
+            BlockType::Q5_0 => $kernel::<Q50 $(, $n)?>($($arg),+),
+            BlockType::Q5_1 => $kernel::<Q51 $(, $n)?>($($arg),+),
+            BlockType::Q8_0 => $kernel::<Q80 $(, $n)?>($($arg),+),
+            BlockType::Q2K => $kernel::<Q2K $(, $n)?>($($arg),+),
+            BlockType::Q3K => $kernel::<Q3K $(, $n)?>($($arg),+),
+            BlockType::Q4K => $kernel::<Q4K $(, $n)?>($($arg),+),
+            BlockType::Q5K => $kernel::<Q5K $(, $n)?>($($arg),+),
+            BlockType::Q6K => $kernel::<Q6K $(, $n)?>($($arg),+),
+            BlockType::F32 | BlockType::F16 | BlockType::BF16 => {
+                unreachable!("plain floats have no packed layout")
+            }
+        }
+    };
+}
+
+fn check(layout: &PanelLayout, panel: &[u8], a: &Activations, out: &[[f32; PANEL_ROWS]]) {
+    assert!(panel.len() == layout.panel_bytes(a.k) && out.len() >= a.n_rows);
+    assert!(
+        a.k.is_multiple_of(TILE_K)
+            && (layout.super_bytes == 0 || a.k.is_multiple_of(TILE_K * TILES_PER_SUPER))
+    );
 }
 
 /// One panel times all activation rows, as `scalar::panel`.
@@ -257,28 +305,37 @@ pub(super) unsafe fn panel(
     a: &Activations,
     out: &mut [[f32; PANEL_ROWS]],
 ) {
-    assert!(panel.len() == layout.panel_bytes(a.k) && out.len() >= a.n_rows);
-    assert!(
-        a.k.is_multiple_of(TILE_K)
-            && (layout.super_bytes == 0 || a.k.is_multiple_of(TILE_K * TILES_PER_SUPER))
-    );
-    let (ty, p) = (layout.ty, panel.as_ptr());
-    // SAFETY: the length was checked against the layout just above, and the family is the layout's own.
+    check(layout, panel, a, out);
+    let path = if a.n_rows <= FEW_ROWS { Path::FewRows } else { Path::ManyRows };
+    reached::mark(Isa::Avx512, layout.ty, path);
+    // SAFETY: lengths were checked against the layout just above, and the family is the layout's own.
     unsafe {
-        match ty {
-            BlockType::Q4_0 => family_panel::<Q40>(ty, p, a, out),
-            BlockType::Q4_1 => family_panel::<Q41>(ty, p, a, out),
-            BlockType::Q5_0 => family_panel::<Q50>(ty, p, a, out),
-            BlockType::Q5_1 => family_panel::<Q51>(ty, p, a, out),
-            BlockType::Q8_0 => family_panel::<Q80>(ty, p, a, out),
-            BlockType::Q2K => family_panel::<Q2K>(ty, p, a, out),
-            BlockType::Q3K => family_panel::<Q3K>(ty, p, a, out),
-            BlockType::Q4K => family_panel::<Q4K>(ty, p, a, out),
-            BlockType::Q5K => family_panel::<Q5K>(ty, p, a, out),
-            BlockType::Q6K => family_panel::<Q6K>(ty, p, a, out),
-            BlockType::F32 | BlockType::F16 | BlockType::BF16 => {
-                unreachable!("plain floats have no packed layout")
-            }
+        if a.n_rows <= FEW_ROWS {
+            for_family!(layout.ty, few, panel.as_ptr(), a, out);
+        } else {
+            for_family!(layout.ty, many::<_, 1>, [panel.as_ptr()], a, [out]);
         }
     }
+}
+
+/// Two panels of one layout at a time, as `scalar::panel_pair`: for more rows than a few.
+///
+/// # Safety
+/// As [`panel()`].
+///
+/// # Panics
+/// As [`panel()`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+pub(super) unsafe fn panel_pair(
+    layout: &PanelLayout,
+    panels: [&[u8]; 2],
+    a: &Activations,
+    out: [&mut [[f32; PANEL_ROWS]]; 2],
+) {
+    for (panel, out) in panels.iter().zip(&out) {
+        check(layout, panel, a, out);
+    }
+    reached::mark(Isa::Avx512, layout.ty, Path::ManyRows);
+    // SAFETY: lengths were checked against the layout just above, and the family is the layout's own.
+    unsafe { for_family!(layout.ty, many::<_, 2>, panels.map(<[u8]>::as_ptr), a, out) }
 }

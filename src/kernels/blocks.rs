@@ -220,8 +220,10 @@ pub fn read_codes(ty: BlockType, block: &[u8], out: &mut Codes) {
             (out.d, out.m) = (f16_at(block, 0), -f16_at(block, 2));
             six_bit_pairs(&block[4..16], out);
             nibble_pairs(&block[48..176], &mut out.codes);
-            for (k, code) in out.codes.iter_mut().enumerate() {
-                *code |= (block[16 + k % 32] >> (k / 32) & 1) << 4;
+            for (g, codes) in out.codes.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+                for (code, bits) in codes.iter_mut().zip(&block[16..48]) {
+                    *code |= (bits >> g & 1) << 4;
+                }
             }
         }
         BlockType::Q6K => read_q6k(block, out),
@@ -269,8 +271,10 @@ fn read_q2k(block: &[u8], out: &mut Codes) {
         out.scales[g] = (s & 15).cast_signed();
         out.mins[g] = s >> 4;
     }
-    for (k, code) in out.codes.iter_mut().enumerate() {
-        *code = block[16 + k / 128 * 32 + k % 32] >> (k % 128 / 32 * 2) & 3;
+    for (g, codes) in out.codes.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+        for (code, q) in codes.iter_mut().zip(&block[16 + g / 4 * 32..]) {
+            *code = q >> (g % 4 * 2) & 3;
+        }
     }
 }
 
@@ -282,10 +286,10 @@ fn read_q3k(block: &[u8], out: &mut Codes) {
         let high = s[8 + g % 4] >> (g / 4 * 2) & 3;
         out.scales[g] = (low | high << 4).cast_signed() - 32;
     }
-    for (k, code) in out.codes.iter_mut().enumerate() {
-        let low = block[32 + k / 128 * 32 + k % 32] >> (k % 128 / 32 * 2) & 3;
-        let high = block[k % 32] >> (k / 32) & 1;
-        *code = low | high << 2;
+    for (g, codes) in out.codes.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+        for ((code, low), high) in codes.iter_mut().zip(&block[32 + g / 4 * 32..]).zip(&block[..32]) {
+            *code = low >> (g % 4 * 2) & 3 | (high >> g & 1) << 2;
+        }
     }
 }
 
@@ -294,11 +298,12 @@ fn read_q6k(block: &[u8], out: &mut Codes) {
     for g in 0..16 {
         out.scales[g] = block[192 + g].cast_signed();
     }
-    for (k, code) in out.codes.iter_mut().enumerate() {
-        let (half, j) = (k / 128, k % 128);
-        let low = block[half * 64 + j % 64] >> (j / 64 * 4) & 15;
-        let high = block[128 + half * 32 + j % 32] >> (j / 32 * 2) & 3;
-        *code = low | high << 4;
+    for (g, codes) in out.codes.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+        let (half, quarter) = (g / 4, g % 4);
+        let low = &block[half * 64 + quarter % 2 * 32..];
+        for ((code, low), high) in codes.iter_mut().zip(low).zip(&block[128 + half * 32..]) {
+            *code = low >> (quarter / 2 * 4) & 15 | (high >> (quarter * 2) & 3) << 4;
+        }
     }
 }
 

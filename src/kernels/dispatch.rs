@@ -104,6 +104,8 @@ macro_rules! table {
 table! {
     /// One packed panel times all activation rows: `out[m][r]`.
     panel(layout: &PanelLayout, panel: &[u8], a: &Activations, out: &mut [[f32; PANEL_ROWS]]);
+    /// Two panels of one layout at a time; see [`Kernels::pair_rows_from`].
+    panel_pair(layout: &PanelLayout, panels: [&[u8]; 2], a: &Activations, out: [&mut [[f32; PANEL_ROWS]]; 2]);
     /// One packed panel times the rows of bf16 from `first_row` (a multiple of 16) on, as many as `out` has; weights are
     /// rounded to bf16 too.
     panel_bf16(layout: &PanelLayout, panel: &[u8], a: &Bf16Activations, first_row: usize, out: &mut [[f32; PANEL_ROWS]]);
@@ -255,6 +257,7 @@ macro_rules! kernels {
         Kernels {
             isa: $isa,
             panel: $panel,
+            panel_pair: scalar::panel_pair,
             panel_bf16: scalar::panel_bf16,
             bf16_rows: $module::bf16_rows,
             quantize_row: $quantize_row,
@@ -277,61 +280,49 @@ macro_rules! kernels {
     };
 }
 
+#[cfg(target_arch = "x86_64")]
+macro_rules! x86_kernels {
+    ($isa:expr, $module:ident, $attention:ident, $panel:expr) => {
+        kernels!(
+            $isa,
+            $module,
+            super::quantize_x86::quantize_row,
+            $attention,
+            $panel,
+            super::halves::widen_f16c,
+            super::halves::narrow_f16c
+        )
+    };
+}
+
 impl Kernels {
     /// The kernels of `isa`; `None` where the CPU cannot run them.
     pub fn of(isa: Isa) -> Option<Self> {
-        if !isa.is_available() {
-            return None;
-        }
-        Some(match isa {
+        isa.is_available().then(|| Self::table(isa))
+    }
+
+    /// The best kernels of this CPU.
+    pub fn best() -> Self {
+        Self::table(Isa::best())
+    }
+
+    /// The table of a class that this CPU must have, unless nothing of it is called.
+    fn table(isa: Isa) -> Self {
+        match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => {
-                kernels!(
-                    isa,
-                    avx2,
-                    super::quantize_x86::quantize_row,
-                    attention_avx2,
-                    super::avx2::panel,
-                    super::halves::widen_f16c,
-                    super::halves::narrow_f16c
-                )
-            }
+            Isa::Avx2 => x86_kernels!(isa, avx2, attention_avx2, super::avx2::panel),
             #[cfg(target_arch = "x86_64")]
-            Isa::AvxVnni => {
-                kernels!(
-                    isa,
-                    avx2,
-                    super::quantize_x86::quantize_row,
-                    attention_avx2,
-                    super::avx2::panel_vnni,
-                    super::halves::widen_f16c,
-                    super::halves::narrow_f16c
-                )
-            }
+            Isa::AvxVnni => x86_kernels!(isa, avx2, attention_avx2, super::avx2::panel_vnni),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => {
-                kernels!(
-                    isa,
-                    avx512,
-                    super::quantize_x86::quantize_row,
-                    attention_avx512,
-                    super::avx512::panel,
-                    super::halves::widen_f16c,
-                    super::halves::narrow_f16c
-                )
-            }
+            Isa::Avx512 => Self {
+                panel_pair: super::avx512::panel_pair,
+                ..x86_kernels!(isa, avx512, attention_avx512, super::avx512::panel)
+            },
             #[cfg(target_arch = "x86_64")]
-            Isa::Amx => {
-                kernels!(
-                    isa,
-                    avx512,
-                    super::quantize_x86::quantize_row,
-                    attention_avx512,
-                    super::amx::panel,
-                    super::halves::widen_f16c,
-                    super::halves::narrow_f16c
-                )
-            }
+            Isa::Amx => Self {
+                panel_bf16: super::amx::panel_bf16,
+                ..x86_kernels!(isa, avx512, attention_avx512, super::amx::panel)
+            },
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => {
                 let panel = if std::arch::is_aarch64_feature_detected!("i8mm") {
@@ -358,20 +349,16 @@ impl Kernels {
                 super::halves::widen,
                 super::halves::narrow
             ),
-        })
+        }
     }
 
-    /// The best kernels of this CPU.
-    pub fn best() -> Self {
-        Self::of(Isa::best()).unwrap_or(kernels!(
-            Isa::Scalar,
-            plain,
-            plain_loops::quantize_row,
-            plain_loops,
-            scalar::panel,
-            super::halves::widen,
-            super::halves::narrow
-        ))
+    /// From how many rows on these kernels want two panels at a time; `None` for never.
+    pub fn pair_rows_from(&self) -> Option<usize> {
+        #[cfg(target_arch = "x86_64")]
+        if self.isa == Isa::Avx512 {
+            return Some(super::avx512::FEW_ROWS + 1);
+        }
+        None
     }
 
     /// From how many rows on these kernels want [`Activations::bf16`] instead of codes; `None` for never.
@@ -391,5 +378,26 @@ impl Kernels {
     /// Which class this is.
     pub fn isa(&self) -> Isa {
         self.isa
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ptr::fn_addr_eq;
+
+    use super::{Isa, Kernels, scalar};
+
+    /// Many CPUs that run the tests lack a class that its users have: what it asks for must still be its own.
+    #[test]
+    fn no_class_asks_for_a_kernel_that_it_has_not() {
+        for isa in Isa::ALL {
+            let kernels = Kernels::table(isa);
+            let reference = scalar::panel_bf16 as unsafe fn(_, _, _, _, _);
+            let asks = kernels.bf16_rows_from().is_some();
+            assert_eq!(asks, !fn_addr_eq(kernels.panel_bf16, reference), "{isa:?}");
+            let reference = scalar::panel_pair as unsafe fn(_, _, _, _);
+            let asks = kernels.pair_rows_from().is_some();
+            assert_eq!(asks, !fn_addr_eq(kernels.panel_pair, reference), "{isa:?}");
+        }
     }
 }

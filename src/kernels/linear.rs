@@ -103,6 +103,21 @@ impl Part {
     fn n_panels(&self) -> usize {
         self.n_rows.div_ceil(PANEL_ROWS)
     }
+
+    /// Units of `step` panels.
+    fn n_units(&self, step: usize) -> usize {
+        self.n_panels().div_ceil(step)
+    }
+
+    /// The bytes of a panel over `k` weights.
+    fn panel<'a>(&self, arena: &'a [u8], k: usize, panel: usize) -> &'a [u8] {
+        &arena[self.offset + panel * self.stride..][..self.packing.panel_bytes(k)]
+    }
+
+    /// Whether panels of both may be multiplied as a pair.
+    fn is_packed_as(&self, other: &Self) -> bool {
+        self.packing == other.packing && matches!(self.packing, Packing::Codes(_))
+    }
 }
 
 /// A matrix made of one or more parts that read the same input.
@@ -178,66 +193,108 @@ pub fn linear(
         assert!(part.column + part.n_rows <= width && n_rows * width <= out.len());
         assert!(part.bias.is_empty() || part.bias.len() == part.n_rows);
     }
-    let n_panels =
-        if gated { layer.parts[0].n_panels() } else { layer.parts.iter().map(Part::n_panels).sum() };
     let wide = input.codes.wide().filter(|wide| wide.k == layer.k && wide.n_rows == n_rows);
+    let kernels = &team.kernels;
+    let in_pairs = wide.is_none() && kernels.pair_rows_from().is_some_and(|from| n_rows >= from);
+    let step = if in_pairs && !gated { 2 } else { 1 };
+    let n_units: usize = if gated {
+        layer.parts[0].n_panels()
+    } else {
+        layer.parts.iter().map(|part| part.n_units(step)).sum()
+    };
     // Rows of bf16 pass by in blocks that stay in a core's cache; all others at once, so that weights are read once.
     let block = wide.map_or(n_rows, |_| wide_block_rows(layer.k).min(n_rows)).max(1);
     let grain = if n_rows <= FEW_ROWS { FEW_ROWS_GRAIN } else { 1 };
-    let shares = Shares::new(n_panels * n_rows.div_ceil(block), team.n_threads(), grain);
+    let shares = Shares::new(n_units * n_rows.div_ceil(block), team.n_threads(), grain);
     let (scratch, out) = (Parts::new(&mut team.scratch), Parts::new(out));
-    let kernels = &team.kernels;
     team.pool.run(&|thread_idx| {
         // SAFETY: every thread takes its own element, once.
         let scratch = &mut unsafe { scratch.part(thread_idx..thread_idx + 1) }[0];
         let Scratch { sums, floats, .. } = scratch;
         let (first, second) = sums[..2 * block].split_at_mut(block);
         let mut sums_of = |part: &Part, panel: usize, first_row: usize, sums: &mut [[f32; PANEL_ROWS]]| {
-            let bytes = part.packing.panel_bytes(layer.k);
-            let panel_bytes = &arena[part.offset + panel * part.stride..][..bytes];
+            let bytes = part.panel(arena, layer.k, panel);
             match (&part.packing, wide) {
                 (Packing::Codes(layout), Some(wide)) => {
-                    kernels.panel_bf16(layout, panel_bytes, wide, first_row, sums);
+                    kernels.panel_bf16(layout, bytes, wide, first_row, sums);
                 }
-                (Packing::Codes(layout), None) => kernels.panel(layout, panel_bytes, input.codes, sums),
+                (Packing::Codes(layout), None) => kernels.panel(layout, bytes, input.codes, sums),
                 (Packing::Floats(ty), _) => {
                     let rows = &input.floats[first_row * layer.k..];
-                    float_panel(kernels, *ty, panel_bytes, rows, layer.k, floats, sums);
+                    float_panel(kernels, *ty, bytes, rows, layer.k, floats, sums);
                 }
             }
-            add_bias(part, panel, sums);
         };
         shares.each(thread_idx, |units| {
             for unit in units {
-                let (first_row, unit) = (unit / n_panels * block, unit % n_panels);
+                let (first_row, unit) = (unit / n_units * block, unit % n_units);
                 let n_block = block.min(n_rows - first_row);
                 let (first, second) = (&mut first[..n_block], &mut second[..n_block]);
-                let (part, panel) = if gated { (&layer.parts[0], unit) } else { find(&layer.parts, unit) };
-                sums_of(part, panel, first_row, first);
-                if let Store::Gated(gate) = store {
-                    sums_of(&layer.parts[1], panel, first_row, second);
-                    match gate {
-                        Gate::Silu => kernels.silu_mul(first.as_flattened_mut(), second.as_flattened()),
-                        Gate::Gelu => kernels.gelu_mul(first.as_flattened_mut(), second.as_flattened()),
+                let panels = if gated {
+                    [Some((&layer.parts[0], unit)), Some((&layer.parts[1], unit))]
+                } else {
+                    find(&layer.parts, unit, step)
+                };
+                match panels {
+                    [Some((a, i)), Some((b, j))] if in_pairs && a.is_packed_as(b) => {
+                        let both = [a.panel(arena, layer.k, i), b.panel(arena, layer.k, j)];
+                        if let Packing::Codes(layout) = &a.packing {
+                            kernels.panel_pair(layout, both, input.codes, [&mut *first, &mut *second]);
+                        }
+                    }
+                    _ => {
+                        for ((part, panel), sums) in
+                            panels.into_iter().flatten().zip([&mut *first, &mut *second])
+                        {
+                            sums_of(part, panel, first_row, sums);
+                        }
                     }
                 }
-                let n = PANEL_ROWS.min(part.n_rows - panel * PANEL_ROWS);
-                let column = part.column + panel * PANEL_ROWS;
-                for (m, sums) in first.iter().enumerate() {
-                    let at = (first_row + m) * width + column;
-                    // SAFETY: columns of a panel and rows of a block belong to their unit, and a unit is handed out once;
-                    // parts have columns of their own.
-                    let out = unsafe { out.part(at..at + n) };
-                    match store {
-                        Store::Add { scale } => {
-                            out.iter_mut().zip(sums).for_each(|(out, sum)| *out += scale * sum);
-                        }
-                        Store::Set | Store::Gated(_) => out.copy_from_slice(&sums[..n]),
+                for ((part, panel), sums) in panels.into_iter().flatten().zip([&mut *first, &mut *second]) {
+                    add_bias(part, panel, sums);
+                }
+                match store {
+                    Store::Gated(Gate::Silu) => {
+                        kernels.silu_mul(first.as_flattened_mut(), second.as_flattened());
+                    }
+                    Store::Gated(Gate::Gelu) => {
+                        kernels.gelu_mul(first.as_flattened_mut(), second.as_flattened());
+                    }
+                    Store::Set | Store::Add { .. } => {}
+                }
+                let stored = if gated { 1 } else { 2 };
+                for ((part, panel), sums) in
+                    panels.into_iter().flatten().take(stored).zip([&*first, &*second])
+                {
+                    let n = PANEL_ROWS.min(part.n_rows - panel * PANEL_ROWS);
+                    let column = part.column + panel * PANEL_ROWS;
+                    for (m, sums) in sums.iter().enumerate() {
+                        let at = (first_row + m) * width + column;
+                        // SAFETY: columns of a panel and rows of a block belong to their unit, and a unit is handed out
+                        // once; parts have columns of their own.
+                        store_sums(store, sums, unsafe { out.part(at..at + n) });
                     }
                 }
             }
         });
     });
+}
+
+/// One row's sums of a panel to where they belong.
+#[inline]
+fn store_sums(store: Store, sums: &[f32; PANEL_ROWS], out: &mut [f32]) {
+    match (store, out.as_mut_array::<PANEL_ROWS>()) {
+        (Store::Add { scale }, Some(out)) => {
+            for r in 0..PANEL_ROWS {
+                out[r] += scale * sums[r];
+            }
+        }
+        (Store::Add { scale }, None) => {
+            out.iter_mut().zip(sums).for_each(|(out, sum)| *out += scale * sum);
+        }
+        (Store::Set | Store::Gated(_), Some(out)) => *out = *sums,
+        (Store::Set | Store::Gated(_), None) => out.copy_from_slice(&sums[..out.len()]),
+    }
 }
 
 /// Rows of `k` bf16 numbers that a core keeps at hand while all panels pass by: whole groups of four row tiles.
@@ -246,14 +303,16 @@ fn wide_block_rows(k: usize) -> usize {
     (WIDE_BLOCK_BYTES / (2 * k) / GROUP * GROUP).max(GROUP)
 }
 
-/// The part and panel that unit `unit` stands for.
-fn find(parts: &[Part], unit: usize) -> (&Part, usize) {
-    let mut panel = unit;
+/// The panels that unit `unit` stands for, `step` of them but at the end of a part.
+fn find(parts: &[Part], unit: usize, step: usize) -> [Option<(&Part, usize)>; 2] {
+    let mut unit = unit;
     for part in parts {
-        if panel < part.n_panels() {
-            return (part, panel);
+        if unit < part.n_units(step) {
+            let panel = unit * step;
+            let has_second = step == 2 && panel + 1 < part.n_panels();
+            return [Some((part, panel)), has_second.then_some((part, panel + 1))];
         }
-        panel -= part.n_panels();
+        unit -= part.n_units(step);
     }
     unreachable!("unit {unit} is past the last panel")
 }

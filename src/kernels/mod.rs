@@ -24,6 +24,7 @@ mod avx2;
 mod avx512;
 pub mod blocks;
 pub mod dispatch;
+#[cfg(target_arch = "aarch64")]
 mod expand;
 mod halves;
 pub mod kv;

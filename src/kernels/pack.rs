@@ -113,31 +113,38 @@ pub fn pack_panel(layout: &PanelLayout, k: usize, rows: &[&[u8]], out: &mut [u8]
 
 /// Puts the 32 codes of row `r` into a tile's planes, four codes at a time.
 fn pack_planes(ty: BlockType, r: usize, codes: &[u8], planes: &mut [u8]) {
-    for (g, quad) in codes.as_chunks::<4>().0.iter().enumerate() {
-        let word = u32::from_le_bytes(*quad);
-        let mut plane = |at: usize, bits: u32| {
-            let out = &mut planes[at + 4 * r..at + 4 * r + 4];
-            for (out, bits) in out.iter_mut().zip(bits.to_le_bytes()) {
-                *out |= bits;
+    let words: [u32; 8] = std::array::from_fn(|g| {
+        let quad = codes[4 * g..].first_chunk::<4>();
+        quad.map_or(0, |quad| u32::from_le_bytes(*quad))
+    });
+    let mut line = |number: usize, word: u32| {
+        planes[64 * number + 4 * r..][..4].copy_from_slice(&word.to_le_bytes());
+    };
+    // `n` bits of every code, from bit `from` on, of the words `first..first + 8 / n`, side by side.
+    let plane = |first: usize, n: usize, from: usize| -> u32 {
+        let mask = 0x0101_0101 * ((1 << n) - 1);
+        (0..8 / n).fold(0, |line, i| line | (words[first + i] >> from & mask) << (n * i))
+    };
+    match ty {
+        BlockType::Q8_0 => words.into_iter().enumerate().for_each(|(g, word)| line(g, word)),
+        BlockType::Q2K | BlockType::Q3K => {
+            line(0, plane(0, 2, 0));
+            line(1, plane(4, 2, 0));
+            if ty == BlockType::Q3K {
+                line(2, plane(0, 1, 2));
             }
-        };
-        match ty {
-            BlockType::Q8_0 => plane(g * 64, word),
-            BlockType::Q2K | BlockType::Q3K => {
-                plane(g / 4 * 64, (word & 0x0303_0303) << (g % 4 * 2));
-                if ty == BlockType::Q3K {
-                    plane(128, (word >> 2 & 0x0101_0101) << g);
-                }
+        }
+        _ => {
+            for g in 0..4 {
+                line(g, words[g] & 0x0f0f_0f0f | (words[g + 4] & 0x0f0f_0f0f) << 4);
             }
-            _ => {
-                plane(g % 4 * 64, (word & 0x0f0f_0f0f) << (g / 4 * 4));
-                match ty {
-                    BlockType::Q5_0 | BlockType::Q5_1 | BlockType::Q5K => {
-                        plane(256, (word >> 4 & 0x0101_0101) << g);
-                    }
-                    BlockType::Q6K => plane(256 + g / 4 * 64, (word >> 4 & 0x0303_0303) << (g % 4 * 2)),
-                    _ => {}
+            match ty {
+                BlockType::Q5_0 | BlockType::Q5_1 | BlockType::Q5K => line(4, plane(0, 1, 4)),
+                BlockType::Q6K => {
+                    line(4, plane(0, 2, 4));
+                    line(5, plane(4, 2, 4));
                 }
+                _ => {}
             }
         }
     }

@@ -98,6 +98,18 @@ pub fn unpack_row(layout: &PanelLayout, panel: &[u8], r: usize, out: &mut [f32])
     }
 }
 
+/// Two panels of one layout at a time.
+pub fn panel_pair(
+    layout: &PanelLayout,
+    panels: [&[u8]; 2],
+    a: &Activations,
+    out: [&mut [[f32; PANEL_ROWS]]; 2],
+) {
+    for (bytes, out) in panels.into_iter().zip(out) {
+        panel(layout, bytes, a, out);
+    }
+}
+
 /// The same with weights rounded to bf16 and the rows of bf16 from `first_row` on, as many as `out` has:
 /// `out[m][r] = sum over k of bf16(w[r][k]) * a[first_row + m][k]`.
 pub fn panel_bf16(

@@ -2,8 +2,9 @@
 
 use super::activations::{Activations, quantize_row};
 use super::attention::{PAGE_LEN, RowState, Visible};
-use super::blocks::{BlockType, dequantize};
+use super::blocks::{BlockType, dequantize, f16_to_f32};
 use super::dispatch::{Isa, Kernels};
+use super::halves::f32_to_f16;
 use super::pack::{PANEL_ROWS, PanelLayout, pack_panel};
 use super::pool::Pool;
 use super::scalar;
@@ -127,7 +128,14 @@ fn every_panel_kernel_equals_scalar() {
             scalar::panel(&layout, &packed, &a, &mut expected);
             let mut got = vec![[f32::NAN; PANEL_ROWS]; n_rows];
             kernels.panel(&layout, &packed, &a, &mut got);
-            for (m, (e, g)) in expected.iter().zip(&got).enumerate() {
+            // A pair: this panel, and one of other rows, which must not disturb it.
+            let mut other = packed.clone();
+            pack_panel(&layout, k, &views[1..], &mut other);
+            let mut pair = [got.clone(), got.clone()];
+            let [first, second] = &mut pair;
+            kernels.panel_pair(&layout, [&other, &packed], &a, [first, second]);
+            let all = expected.iter().zip(&got).chain(expected.iter().zip(&pair[1]));
+            for (m, (e, g)) in all.enumerate() {
                 // Sums of k / 16 terms in another order, relative to the largest sum of the panel.
                 let size = e.iter().fold(1e-3f32, |a, v| a.max(v.abs()));
                 for r in 0..PANEL_ROWS {
@@ -190,13 +198,16 @@ fn exp_silu_gelu_and_norm_are_what_they_say() {
 #[test]
 fn paged_attention_is_softmax() {
     let mut rng = Lcg(5);
-    for kernels in fast_classes().chain(Kernels::of(Isa::Scalar)) {
+    let all = fast_classes().chain(Kernels::of(Isa::Scalar));
+    for (kernels, as_halves) in all.flat_map(|kernels| [(kernels, false), (kernels, true)]) {
         for (head_dim, n_rows, n_pos, cap) in
-            [(64, 1, 5, 0.0), (128, 2, 70, 0.0), (48, 3, 33, 0.0), (96, 9, 64, 30.0)]
+            [(64, 1, 5, 0.0), (128, 2, 70, 0.0), (48, 3, 33, 0.0), (96, 9, 64, 30.0), (20, 13, 96, 0.0)]
         {
             let n_pages = usize::div_ceil(n_pos, PAGE_LEN);
             let q: Vec<f32> = (0..n_rows * head_dim).map(|_| rng.unit()).collect();
-            let kv: Vec<f32> = (0..2 * n_pages * PAGE_LEN * head_dim).map(|_| rng.unit()).collect();
+            // Numbers that are the same in 16 bits.
+            let kv: Vec<f32> =
+                (0..2 * n_pages * PAGE_LEN * head_dim).map(|_| f16_to_f32(f32_to_f16(rng.unit()))).collect();
             let (keys, values) = kv.split_at(n_pages * PAGE_LEN * head_dim);
             let mut states = vec![RowState::default(); n_rows];
             let mut out = vec![0.0; n_rows * head_dim];
@@ -212,7 +223,15 @@ fn paged_attention_is_softmax() {
                     .map(|r| Visible { from: 0, to: last(r).saturating_sub(p * PAGE_LEN).min(PAGE_LEN) })
                     .collect();
                 let v = &values[p * PAGE_LEN * head_dim..][..PAGE_LEN * head_dim];
-                kernels.attention_page(&q, &slab, v, &visible, cap, &mut states, &mut out);
+                if as_halves {
+                    let bytes = |x: &[f32]| -> Vec<u8> {
+                        x.iter().flat_map(|x| f32_to_f16(*x).to_le_bytes()).collect()
+                    };
+                    let (k, v) = (bytes(&slab), bytes(v));
+                    kernels.attention_halves(&q, &k, &v, &visible, cap, &mut states, &mut out);
+                } else {
+                    kernels.attention_page(&q, &slab, v, &visible, cap, &mut states, &mut out);
+                }
             }
             for r in 0..n_rows {
                 let score = |j: usize| {

@@ -9,8 +9,8 @@
 
 use std::arch::x86_64::{
     __m512, __m512i, _mm512_and_si512, _mm512_cvtepi32_ps, _mm512_cvtne2ps_pbh, _mm512_fmadd_ps,
-    _mm512_fnmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_permutexvar_epi16, _mm512_set1_epi32,
-    _mm512_set1_ps, _mm512_setzero_ps, _mm512_srli_epi32, _mm512_storeu_si512,
+    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_permutexvar_epi16, _mm512_set1_epi32, _mm512_srli_epi32,
+    _mm512_storeu_si512,
 };
 use std::mem::transmute;
 
@@ -63,7 +63,6 @@ fn pair<const P: u32>(codes: __m512i, scale: __m512, offset: __m512, order: __m5
 /// `n` expanded tiles as bf16 tiles of weights, from tile `t0` of the chunk on.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 fn widen<F: Family>(w: &Expanded, n: usize, out: &mut [[u16; TILE_LEN]]) {
-    let zero = _mm512_set1_ps(F::ZERO);
     // SAFETY: 32 numbers of 16 bits.
     let order = unsafe { _mm512_loadu_si512(INTERLEAVE.as_ptr().cast()) };
     for (t, out) in out.iter_mut().enumerate().take(n) {
@@ -73,8 +72,7 @@ fn widen<F: Family>(w: &Expanded, n: usize, out: &mut [[u16; TILE_LEN]]) {
             // are 32 numbers each.
             unsafe {
                 let scale = _mm512_loadu_ps(w.scales[at].as_ptr());
-                let min = if F::MINS { _mm512_loadu_ps(w.mins[at].as_ptr()) } else { _mm512_setzero_ps() };
-                let offset = if F::ZERO == 0.0 { min } else { _mm512_fnmadd_ps(scale, zero, min) };
+                let offset = _mm512_loadu_ps(w.offsets[at].as_ptr());
                 let codes = _mm512_loadu_si512(w.codes[8 * t + g].as_ptr().cast());
                 let to = out.as_mut_ptr().add(64 * g);
                 _mm512_storeu_si512(to.cast(), pair::<0>(codes, scale, offset, order));
@@ -134,7 +132,7 @@ pub(super) unsafe fn family_panel<F: Family>(
     out: &mut [[f32; PANEL_ROWS]],
 ) {
     let n_tiles = a.all.k / TILE_K;
-    let mut expanded = Expanded { codes: [[0; 64]; 64], scales: [[0.0; 16]; 16], mins: [[0.0; 16]; 16] };
+    let mut expanded = Expanded::new();
     let mut w = WeightTiles([[0; TILE_LEN]; CHUNK_TILES]);
     out.fill([0.0; PANEL_ROWS]);
     // SAFETY: AMX may be used by contract.

@@ -114,20 +114,15 @@ unsafe fn fold<F: Family>(
     // SAFETY: `c` has 16 rows of 16; scales and minimums are rows of 16; the activations hold tile t by contract.
     unsafe {
         let s = _mm512_loadu_ps(w.scales[2 * t + h].as_ptr());
-        let mn = _mm512_loadu_ps(w.mins[2 * t + h].as_ptr());
+        let offset = _mm512_loadu_ps(w.offsets[2 * t + h].as_ptr());
         for m in 0..TILE_ROWS {
             let dot = _mm512_cvtepi32_ps(_mm512_loadu_si512(c.as_ptr().add(16 * m).cast()));
             let a_scale = _mm512_set1_ps(*rows.scales.add(m * rows.scales_stride + t));
             let sums = rows.sums.add(m * rows.sums_stride + 2 * t);
             let sum = if F::HALVES { *sums.add(h) } else { *sums + *sums.add(1) };
-            if F::ZERO == 0.0 {
-                acc[m] = _mm512_fmadd_ps(_mm512_mul_ps(s, a_scale), dot, acc[m]);
-            } else {
-                let v = _mm512_fmadd_ps(dot, a_scale, _mm512_set1_ps(-F::ZERO * sum));
-                acc[m] = _mm512_fmadd_ps(s, v, acc[m]);
-            }
-            if F::MINS {
-                acc[m] = _mm512_fmadd_ps(mn, _mm512_set1_ps(sum), acc[m]);
+            acc[m] = _mm512_fmadd_ps(_mm512_mul_ps(s, a_scale), dot, acc[m]);
+            if F::OFFSETS {
+                acc[m] = _mm512_fmadd_ps(offset, _mm512_set1_ps(sum), acc[m]);
             }
         }
     }
@@ -195,7 +190,7 @@ pub(super) unsafe fn family_panel<F: Family>(
     out: &mut [[f32; PANEL_ROWS]],
 ) {
     let n_tiles = a.k / TILE_K;
-    let mut w = Expanded { codes: [[0; 64]; 64], scales: [[0.0; 16]; 16], mins: [[0.0; 16]; 16] };
+    let mut w = Expanded::new();
     let mut halves = WeightTiles { lines: [[0; 64]; 128] };
     let mut sums = Sums([[[0; 16 * TILE_ROWS]; 4]; 2]);
     let (mut padded, mut padded_out) = (PaddedRows::new(), [[0.0; PANEL_ROWS]; TILE_ROWS]);

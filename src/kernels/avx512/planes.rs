@@ -3,9 +3,9 @@
 use std::arch::x86_64::{
     __m512, __m512i, _mm_loadu_si128, _mm256_loadu_si256, _mm512_and_si512, _mm512_cvtepi8_epi32,
     _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32, _mm512_cvtph_ps, _mm512_loadu_si512, _mm512_mul_ps,
-    _mm512_or_si512, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_setzero_ps, _mm512_setzero_si512,
-    _mm512_slli_epi16, _mm512_srli_epi16, _mm512_srli_epi32, _mm512_storeu_ps, _mm512_storeu_si512,
-    _mm512_sub_ps,
+    _mm512_or_si512, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
+    _mm512_setzero_si512, _mm512_slli_epi16, _mm512_srli_epi16, _mm512_srli_epi32, _mm512_storeu_ps,
+    _mm512_storeu_si512, _mm512_sub_ps,
 };
 
 use super::super::pack::TILES_PER_SUPER;
@@ -20,6 +20,8 @@ pub(in super::super) trait Family {
     /// Scales are integers, times the floats of the super-block.
     const SUPER: bool;
     const MINS: bool;
+    /// Something besides scaled codes: a minimum, or a zero point.
+    const OFFSETS: bool = Self::MINS || Self::ZERO != 0.0;
     /// Bits of the low plane (8, 4 or 2) and of the plane above it (0, 1 or 2).
     const LOW: u8;
     const HIGH: u8;
@@ -206,8 +208,15 @@ pub(in super::super) struct Expanded {
     pub(in super::super) codes: [[u8; 64]; 64],
     /// `2 t + h`: scale of the 16 rows for half `h` of tile `t`.
     pub(in super::super) scales: [[f32; 16]; 16],
-    /// The same for minimums.
-    pub(in super::super) mins: [[f32; 16]; 16],
+    /// The same for what is added to scaled codes: minimums, zero points times scales.
+    pub(in super::super) offsets: [[f32; 16]; 16],
+}
+
+impl Expanded {
+    /// All zeros.
+    pub(in super::super) const fn new() -> Self {
+        Self { codes: [[0; 64]; 64], scales: [[0.0; 16]; 16], offsets: [[0.0; 16]; 16] }
+    }
 }
 
 /// Expands `n` tiles (at most eight) at `p`.
@@ -232,8 +241,11 @@ pub(in super::super) unsafe fn expand<F: Family>(p: *const u8, n: usize, out: &m
                         mn = _mm512_sub_ps(_mm512_setzero_ps(), _mm512_mul_ps(mn, halves(supers.add(32))));
                     }
                 }
+                if F::ZERO != 0.0 {
+                    mn = _mm512_mul_ps(s, _mm512_set1_ps(-F::ZERO));
+                }
                 _mm512_storeu_ps(out.scales[2 * t + h].as_mut_ptr(), s);
-                _mm512_storeu_ps(out.mins[2 * t + h].as_mut_ptr(), mn);
+                _mm512_storeu_ps(out.offsets[2 * t + h].as_mut_ptr(), mn);
             }
         }
     }
