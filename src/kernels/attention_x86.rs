@@ -30,11 +30,15 @@ macro_rules! attention {
             #[target_feature(enable = $features)]
             #[inline]
             unsafe fn sweep<const HALF: bool>(p: *const u8, at: usize) -> [$vector; WIDE] {
-                // SAFETY: the caller vouches for the numbers; loads need no alignment.
-                std::array::from_fn(|i| unsafe {
+                let mut sweep = [$zero(); WIDE];
+                for i in 0..WIDE {
                     let at = at + i * $lanes;
-                    if HALF { $widen($halves(p.add(2 * at).cast())) } else { $load(p.add(4 * at).cast()) }
-                })
+                    // SAFETY: the caller vouches for the numbers; loads need no alignment.
+                    sweep[i] = unsafe {
+                        if HALF { $widen($halves(p.add(2 * at).cast())) } else { $load(p.add(4 * at).cast()) }
+                    };
+                }
+                sweep
             }
 
             /// `scores[r][j] = sum over d of q[r][d] * k[d][j]`.

@@ -2,7 +2,8 @@
 //!
 //! As in [`super::avx512`], a few rows meet codes straight from registers, many rows a run of 256 weights expanded once.
 //! Without `vpdpbusd`, products of unsigned codes and signed activations are added up in 16 bits for as long as they
-//! surely fit ([`Grouped`]).
+//! surely fit ([`Grouped`]). No closure of the standard library's stands between two intrinsics: one that is not inlined
+//! there, because it has no instruction set of its own, costs ten times what it does.
 
 use std::arch::x86_64::{
     __m256, __m256i, _MM_HINT_T1, _mm_prefetch, _mm256_abs_epi8, _mm256_add_epi16, _mm256_add_epi32,
@@ -163,7 +164,9 @@ macro_rules! class {
                             for half in 0..2 {
                                 let mut codes = lines::<F>(tile, half);
                                 if is_signed::<F>() {
-                                    codes = codes.map(|v| _mm256_xor_si256(v, _mm256_set1_epi8(-128)));
+                                    for codes in &mut codes {
+                                        *codes = _mm256_xor_si256(*codes, _mm256_set1_epi8(-128));
+                                    }
                                 }
                                 for h in 0..if F::HALVES { 2 } else { 1 } {
                                     let (first, count) = if F::HALVES { (4 * h, 4) } else { (0, 8) };
@@ -235,11 +238,17 @@ macro_rules! class {
                     // the caller vouched for.
                     unsafe {
                         let to = |m: usize| out.add(m).cast::<f32>().add(LANES * half);
-                        let mut acc: [__m256; M] = std::array::from_fn(|m| _mm256_loadu_ps(to(m)));
+                        let mut acc = [_mm256_setzero_ps(); M];
+                        for m in 0..M {
+                            acc[m] = _mm256_loadu_ps(to(m));
+                        }
                         for t in 0..n {
-                            let lines: [__m256i; 8] = std::array::from_fn(|g| {
-                                _mm256_loadu_si256(w.codes[8 * t + g].as_ptr().add(32 * half).cast())
-                            });
+                            let mut lines = [_mm256_setzero_si256(); 8];
+                            for (g, line) in lines.iter_mut().enumerate() {
+                                *line = _mm256_loadu_si256(
+                                    w.codes[8 * t + g].as_ptr().add(32 * half).cast(),
+                                );
+                            }
                             for h in 0..if F::HALVES { 2 } else { 1 } {
                                 let (first, count) = if F::HALVES { (4 * h, 4) } else { (0, 8) };
                                 let at = LANES * half;

@@ -5,8 +5,8 @@
 
 use std::arch::x86_64::{
     __m512, __m512i, _MM_HINT_T1, _mm_prefetch, _mm512_add_epi32, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32,
-    _mm512_fmadd_ps, _mm512_fnmadd_ps, _mm512_loadu_ps, _mm512_mul_ps, _mm512_set1_epi32, _mm512_set1_ps,
-    _mm512_setzero_ps, _mm512_setzero_si512, _mm512_storeu_ps,
+    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mul_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
+    _mm512_setzero_si512, _mm512_storeu_ps,
 };
 
 use super::activations::Activations;
@@ -15,8 +15,8 @@ use super::dispatch::Isa;
 use super::pack::{PANEL_ROWS, PanelLayout, TILE_K, TILES_PER_SUPER};
 use super::reached::{self, Path};
 use planes::{
-    Expanded, Family, Q2K, Q3K, Q4K, Q5K, Q6K, Q40, Q41, Q50, Q51, Q80, expand, halves, line, lines,
-    scale_and_min,
+    Expanded, Family, Q2K, Q3K, Q4K, Q5K, Q6K, Q40, Q41, Q50, Q51, Q80, expand, line, lines,
+    scale_and_offset, super_scales,
 };
 
 pub(super) mod planes;
@@ -41,7 +41,8 @@ unsafe fn quad(p: *const i8) -> __m512i {
 /// `M` activation rows (pointers to codes, scales, sums).
 type Rows<const M: usize> = [(*const i8, *const f32, *const f32); M];
 
-/// Sums of one panel over `n_tiles` tiles for `M` rows, codes used straight from registers.
+/// Sums of one panel over `n_tiles` tiles for `M` rows, codes used straight from registers. Every sum is made in the
+/// order of [`row_block`], so that a row's result depends on no other row.
 ///
 /// # Safety
 /// `panel` must be a packed panel of the family over `n_tiles` tiles, `rows` valid for as many.
@@ -51,66 +52,51 @@ unsafe fn few_rows<F: Family, const M: usize>(
     n_tiles: usize,
     rows: &Rows<M>,
 ) -> [__m512; M] {
-    let zero = _mm512_setzero_ps();
-    let (mut acc, mut fs, mut fm) = ([zero; M], [zero; M], [zero; M]);
-    let mut p = panel;
-    for t in 0..n_tiles {
-        // SAFETY: t stays under n_tiles, so tile, activations and super-block scales are inside what the caller vouched
-        // for; a prefetch may point anywhere.
+    let mut acc = [_mm512_setzero_ps(); M];
+    let mut run = panel;
+    for t0 in (0..n_tiles).step_by(TILES_PER_SUPER) {
+        // SAFETY: tiles stay under n_tiles, so tiles, activations and super-block scales are inside what the caller
+        // vouched for; a prefetch may point anywhere.
         unsafe {
-            let codes = lines::<F>(p);
-            for offset in (0..F::TILE_BYTES).step_by(64) {
-                _mm_prefetch::<_MM_HINT_T1>(p.wrapping_add(PREFETCH_BYTES + offset).cast());
-            }
-            let scales = p.add(F::PLANE_BYTES);
-            for m in 0..M {
-                let (a, a_scale, a_sums) = rows[m];
-                let a = a.add(t * TILE_K);
-                let mut dots = [_mm512_setzero_si512(); 2];
-                for g in 0..4 {
-                    dots[0] = _mm512_dpbusd_epi32(dots[0], codes[g], quad(a.add(4 * g)));
-                    dots[1] = _mm512_dpbusd_epi32(dots[1], codes[g + 4], quad(a.add(4 * g + 16)));
+            let supers = run.add(TILES_PER_SUPER * F::TILE_BYTES);
+            let (d, dmin) = super_scales::<F>(supers);
+            for t in t0..n_tiles.min(t0 + TILES_PER_SUPER) {
+                let tile = run.add((t - t0) * F::TILE_BYTES);
+                let codes = lines::<F>(tile);
+                for offset in (0..F::TILE_BYTES).step_by(64) {
+                    _mm_prefetch::<_MM_HINT_T1>(tile.wrapping_add(PREFETCH_BYTES + offset).cast());
                 }
-                let a_scale = _mm512_set1_ps(*a_scale.add(t));
-                let sums = [*a_sums.add(2 * t), *a_sums.add(2 * t + 1)];
-                if F::HALVES {
-                    for h in 0..2 {
-                        let (s, mn) = scale_and_min::<F>(scales, h);
-                        let offset = _mm512_set1_ps(-F::ZERO * sums[h]);
-                        let v = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[h]), a_scale, offset);
-                        fs[m] = _mm512_fmadd_ps(s, v, fs[m]);
-                        if F::MINS {
-                            fm[m] = _mm512_fmadd_ps(mn, _mm512_set1_ps(sums[h]), fm[m]);
+                let scales = tile.add(F::PLANE_BYTES);
+                let mut halves = [(_mm512_setzero_ps(), _mm512_setzero_ps()); 2];
+                for h in 0..if F::HALVES { 2 } else { 1 } {
+                    halves[h] = scale_and_offset::<F>(scales, h, d, dmin);
+                }
+                for m in 0..M {
+                    let (a, a_scale, a_sums) = rows[m];
+                    let a = a.add(t * TILE_K);
+                    let mut dots = [_mm512_setzero_si512(); 2];
+                    for g in 0..4 {
+                        dots[0] = _mm512_dpbusd_epi32(dots[0], codes[g], quad(a.add(4 * g)));
+                        dots[1] = _mm512_dpbusd_epi32(dots[1], codes[g + 4], quad(a.add(4 * g + 16)));
+                    }
+                    let a_scale = _mm512_set1_ps(*a_scale.add(t));
+                    let sums = [*a_sums.add(2 * t), *a_sums.add(2 * t + 1)];
+                    let (dots, sums) = if F::HALVES {
+                        (dots, sums)
+                    } else {
+                        ([_mm512_add_epi32(dots[0], dots[1]); 2], [sums[0] + sums[1]; 2])
+                    };
+                    for h in 0..if F::HALVES { 2 } else { 1 } {
+                        let (scale, offset) = halves[h];
+                        let dot = _mm512_cvtepi32_ps(dots[h]);
+                        acc[m] = _mm512_fmadd_ps(_mm512_mul_ps(scale, a_scale), dot, acc[m]);
+                        if F::OFFSETS {
+                            acc[m] = _mm512_fmadd_ps(offset, _mm512_set1_ps(sums[h]), acc[m]);
                         }
                     }
-                } else {
-                    let (s, mn) = scale_and_min::<F>(scales, 0);
-                    let sum = sums[0] + sums[1];
-                    let dot = _mm512_cvtepi32_ps(_mm512_add_epi32(dots[0], dots[1]));
-                    let v = _mm512_fmadd_ps(dot, a_scale, _mm512_set1_ps(-F::ZERO * sum));
-                    fs[m] = _mm512_fmadd_ps(s, v, fs[m]);
-                    if F::MINS {
-                        fm[m] = _mm512_fmadd_ps(mn, _mm512_set1_ps(sum), fm[m]);
-                    }
                 }
             }
-            p = p.add(F::TILE_BYTES);
-            if F::SUPER && t % TILES_PER_SUPER == TILES_PER_SUPER - 1 {
-                let d = halves(p);
-                for m in 0..M {
-                    acc[m] = _mm512_fmadd_ps(d, fs[m], acc[m]);
-                    if F::MINS {
-                        acc[m] = _mm512_fnmadd_ps(halves(p.add(32)), fm[m], acc[m]);
-                    }
-                }
-                (fs, fm) = ([zero; M], [zero; M]);
-                p = p.add(if F::MINS { 64 } else { 32 });
-            }
-        }
-    }
-    if !F::SUPER {
-        for m in 0..M {
-            acc[m] = _mm512_fmadd_ps(_mm512_set1_ps(1.0), fs[m], fm[m]);
+            run = supers.add(F::SUPER_BYTES);
         }
     }
     acc
@@ -145,7 +131,10 @@ unsafe fn row_block<F: Family, const P: usize, const M: usize>(
                 let mut dots = [[_mm512_setzero_si512(); M]; P];
                 let (first, count) = if F::HALVES { (4 * h, 4) } else { (0, 8) };
                 for g in first..first + count {
-                    let codes: [__m512i; P] = std::array::from_fn(|p| line(w[p].codes[8 * t + g].as_ptr()));
+                    let mut codes = [_mm512_setzero_si512(); P];
+                    for p in 0..P {
+                        codes[p] = line(w[p].codes[8 * t + g].as_ptr());
+                    }
                     for m in 0..M {
                         let a = quad(rows[m].0.add((t0 + t) * TILE_K + 4 * g));
                         for p in 0..P {
@@ -154,9 +143,11 @@ unsafe fn row_block<F: Family, const P: usize, const M: usize>(
                     }
                 }
                 let at = 2 * t + h;
-                let scales: [__m512; P] = std::array::from_fn(|p| _mm512_loadu_ps(w[p].scales[at].as_ptr()));
-                let offsets: [__m512; P] =
-                    std::array::from_fn(|p| _mm512_loadu_ps(w[p].offsets[at].as_ptr()));
+                let (mut scales, mut offsets) = ([_mm512_setzero_ps(); P], [_mm512_setzero_ps(); P]);
+                for p in 0..P {
+                    scales[p] = _mm512_loadu_ps(w[p].scales[at].as_ptr());
+                    offsets[p] = _mm512_loadu_ps(w[p].offsets[at].as_ptr());
+                }
                 for m in 0..M {
                     let (_, a_scale, a_sums) = rows[m];
                     let a_scale = _mm512_set1_ps(*a_scale.add(t0 + t));
@@ -231,14 +222,9 @@ unsafe fn many<F: Family, const P: usize>(
     for out in &mut out {
         out.fill([0.0; PANEL_ROWS]);
     }
-    let super_bytes = match (F::SUPER, F::MINS) {
-        (false, _) => 0,
-        (true, true) => 64,
-        (true, false) => 32,
-    };
     for t0 in (0..n_tiles).step_by(TILES_PER_SUPER) {
         let n = TILES_PER_SUPER.min(n_tiles - t0);
-        let at = t0 * F::TILE_BYTES + t0 / TILES_PER_SUPER * super_bytes;
+        let at = t0 * F::TILE_BYTES + t0 / TILES_PER_SUPER * F::SUPER_BYTES;
         for (panel, w) in panels.iter().zip(&mut w) {
             // SAFETY: `at` is the start of run t0 in the panel; super-block families have whole runs of eight.
             unsafe { expand::<F>(panel.add(at), n, w) };

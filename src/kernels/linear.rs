@@ -1,6 +1,6 @@
 //! A linear layer over packed weights, all threads together, with what follows it done while the sums are at hand.
 
-use super::activations::{Activations, BF16_TILE_ROWS};
+use super::activations::{Activations, BF16_TILE_ROWS, Bf16Activations};
 use super::blocks::BlockType;
 use super::dispatch::Kernels;
 use super::pack::{PANEL_ROWS, PanelLayout};
@@ -104,19 +104,8 @@ impl Part {
         self.n_rows.div_ceil(PANEL_ROWS)
     }
 
-    /// Units of `step` panels.
-    fn n_units(&self, step: usize) -> usize {
-        self.n_panels().div_ceil(step)
-    }
-
-    /// The bytes of a panel over `k` weights.
-    fn panel<'a>(&self, arena: &'a [u8], k: usize, panel: usize) -> &'a [u8] {
-        &arena[self.offset + panel * self.stride..][..self.packing.panel_bytes(k)]
-    }
-
-    /// Whether panels of both may be multiplied as a pair.
-    fn is_packed_as(&self, other: &Self) -> bool {
-        self.packing == other.packing && matches!(self.packing, Packing::Codes(_))
+    fn is_packed(&self) -> bool {
+        matches!(self.packing, Packing::Codes(_))
     }
 }
 
@@ -132,7 +121,7 @@ pub struct Linear {
 impl Linear {
     /// Whether any part reads quantized activations.
     pub fn reads_codes(&self) -> bool {
-        self.parts.iter().any(|part| matches!(part.packing, Packing::Codes(_)))
+        self.parts.iter().any(Part::is_packed)
     }
 }
 
@@ -196,12 +185,8 @@ pub fn linear(
     let wide = input.codes.wide().filter(|wide| wide.k == layer.k && wide.n_rows == n_rows);
     let kernels = &team.kernels;
     let in_pairs = wide.is_none() && kernels.pair_rows_from().is_some_and(|from| n_rows >= from);
-    let step = if in_pairs && !gated { 2 } else { 1 };
-    let n_units: usize = if gated {
-        layer.parts[0].n_panels()
-    } else {
-        layer.parts.iter().map(|part| part.n_units(step)).sum()
-    };
+    let step = Step { kernels, layer, arena, input, wide, gated, in_pairs };
+    let n_units = step.n_units();
     // Rows of bf16 pass by in blocks that stay in a core's cache; all others at once, so that weights are read once.
     let block = wide.map_or(n_rows, |_| wide_block_rows(layer.k).min(n_rows)).max(1);
     let grain = if n_rows <= FEW_ROWS { FEW_ROWS_GRAIN } else { 1 };
@@ -212,47 +197,14 @@ pub fn linear(
         let scratch = &mut unsafe { scratch.part(thread_idx..thread_idx + 1) }[0];
         let Scratch { sums, floats, .. } = scratch;
         let (first, second) = sums[..2 * block].split_at_mut(block);
-        let mut sums_of = |part: &Part, panel: usize, first_row: usize, sums: &mut [[f32; PANEL_ROWS]]| {
-            let bytes = part.panel(arena, layer.k, panel);
-            match (&part.packing, wide) {
-                (Packing::Codes(layout), Some(wide)) => {
-                    kernels.panel_bf16(layout, bytes, wide, first_row, sums);
-                }
-                (Packing::Codes(layout), None) => kernels.panel(layout, bytes, input.codes, sums),
-                (Packing::Floats(ty), _) => {
-                    let rows = &input.floats[first_row * layer.k..];
-                    float_panel(kernels, *ty, bytes, rows, layer.k, floats, sums);
-                }
-            }
-        };
         shares.each(thread_idx, |units| {
             for unit in units {
                 let (first_row, unit) = (unit / n_units * block, unit % n_units);
                 let n_block = block.min(n_rows - first_row);
-                let (first, second) = (&mut first[..n_block], &mut second[..n_block]);
-                let panels = if gated {
-                    [Some((&layer.parts[0], unit)), Some((&layer.parts[1], unit))]
-                } else {
-                    find(&layer.parts, unit, step)
-                };
-                match panels {
-                    [Some((a, i)), Some((b, j))] if in_pairs && a.is_packed_as(b) => {
-                        let both = [a.panel(arena, layer.k, i), b.panel(arena, layer.k, j)];
-                        if let Packing::Codes(layout) = &a.packing {
-                            kernels.panel_pair(layout, both, input.codes, [&mut *first, &mut *second]);
-                        }
-                    }
-                    _ => {
-                        for ((part, panel), sums) in
-                            panels.into_iter().flatten().zip([&mut *first, &mut *second])
-                        {
-                            sums_of(part, panel, first_row, sums);
-                        }
-                    }
-                }
-                for ((part, panel), sums) in panels.into_iter().flatten().zip([&mut *first, &mut *second]) {
-                    add_bias(part, panel, sums);
-                }
+                let mut sums = [&mut first[..n_block], &mut second[..n_block]];
+                let panels = step.panels(unit);
+                step.sums(panels, first_row, &mut sums, floats);
+                let [first, second] = sums;
                 match store {
                     Store::Gated(Gate::Silu) => {
                         kernels.silu_mul(first.as_flattened_mut(), second.as_flattened());
@@ -262,9 +214,9 @@ pub fn linear(
                     }
                     Store::Set | Store::Add { .. } => {}
                 }
-                let stored = if gated { 1 } else { 2 };
+                let n_stored = if gated { 1 } else { 2 };
                 for ((part, panel), sums) in
-                    panels.into_iter().flatten().take(stored).zip([&*first, &*second])
+                    panels.into_iter().flatten().take(n_stored).zip([&*first, &*second])
                 {
                     let n = PANEL_ROWS.min(part.n_rows - panel * PANEL_ROWS);
                     let column = part.column + panel * PANEL_ROWS;
@@ -278,6 +230,93 @@ pub fn linear(
             }
         });
     });
+}
+
+/// One or two panels, each a part and a number, that make a unit of work.
+type UnitPanels<'a> = [Option<(&'a Part, usize)>; 2];
+
+/// What the threads of one layer share.
+struct Step<'a> {
+    kernels: &'a Kernels,
+    layer: &'a Linear,
+    arena: &'a [u8],
+    input: &'a Input<'a>,
+    wide: Option<&'a Bf16Activations>,
+    gated: bool,
+    in_pairs: bool,
+}
+
+impl<'a> Step<'a> {
+    /// Panels of one part that go together; a gated unit is one of either part.
+    fn together(&self) -> usize {
+        if self.in_pairs && !self.gated { 2 } else { 1 }
+    }
+
+    fn n_units(&self) -> usize {
+        let n = |part: &Part| part.n_panels().div_ceil(self.together());
+        if self.gated { n(&self.layer.parts[0]) } else { self.layer.parts.iter().map(n).sum() }
+    }
+
+    /// The panels that unit `unit` stands for.
+    fn panels(&self, unit: usize) -> UnitPanels<'a> {
+        if self.gated {
+            return [Some((&self.layer.parts[0], unit)), Some((&self.layer.parts[1], unit))];
+        }
+        let together = self.together();
+        let mut unit = unit;
+        for part in &self.layer.parts {
+            let n_units = part.n_panels().div_ceil(together);
+            if unit < n_units {
+                let panel = unit * together;
+                let has_second = together == 2 && panel + 1 < part.n_panels();
+                return [Some((part, panel)), has_second.then_some((part, panel + 1))];
+            }
+            unit -= n_units;
+        }
+        unreachable!("unit {unit} is past the last panel")
+    }
+
+    /// Sums of each panel of a unit, for the rows from `first_row` on, biases added.
+    fn sums(
+        &self,
+        panels: UnitPanels<'_>,
+        first_row: usize,
+        sums: &mut [&mut [[f32; PANEL_ROWS]]; 2],
+        floats: &mut [f32],
+    ) {
+        let bytes = |(part, panel): (&Part, usize)| {
+            let at = part.offset + panel * part.stride;
+            &self.arena[at..at + part.packing.panel_bytes(self.layer.k)]
+        };
+        match panels {
+            [Some(a), Some(b)] if self.in_pairs && a.0.packing == b.0.packing && a.0.is_packed() => {
+                if let Packing::Codes(layout) = &a.0.packing {
+                    let [first, second] = sums;
+                    let pair = [bytes(a), bytes(b)];
+                    self.kernels.panel_pair(layout, pair, self.input.codes, [first, second]);
+                }
+            }
+            _ => {
+                for (panel, sums) in panels.into_iter().flatten().zip(&mut *sums) {
+                    match (&panel.0.packing, self.wide) {
+                        (Packing::Codes(layout), Some(wide)) => {
+                            self.kernels.panel_bf16(layout, bytes(panel), wide, first_row, sums);
+                        }
+                        (Packing::Codes(layout), None) => {
+                            self.kernels.panel(layout, bytes(panel), self.input.codes, sums);
+                        }
+                        (Packing::Floats(ty), _) => {
+                            let rows = &self.input.floats[first_row * self.layer.k..];
+                            float_panel(self.kernels, *ty, bytes(panel), rows, self.layer.k, floats, sums);
+                        }
+                    }
+                }
+            }
+        }
+        for ((part, panel), sums) in panels.into_iter().flatten().zip(sums) {
+            add_bias(part, panel, sums);
+        }
+    }
 }
 
 /// One row's sums of a panel to where they belong.
@@ -301,20 +340,6 @@ fn store_sums(store: Store, sums: &[f32; PANEL_ROWS], out: &mut [f32]) {
 fn wide_block_rows(k: usize) -> usize {
     const GROUP: usize = 4 * BF16_TILE_ROWS;
     (WIDE_BLOCK_BYTES / (2 * k) / GROUP * GROUP).max(GROUP)
-}
-
-/// The panels that unit `unit` stands for, `step` of them but at the end of a part.
-fn find(parts: &[Part], unit: usize, step: usize) -> [Option<(&Part, usize)>; 2] {
-    let mut unit = unit;
-    for part in parts {
-        if unit < part.n_units(step) {
-            let panel = unit * step;
-            let has_second = step == 2 && panel + 1 < part.n_panels();
-            return [Some((part, panel)), has_second.then_some((part, panel + 1))];
-        }
-        unit -= part.n_units(step);
-    }
-    unreachable!("unit {unit} is past the last panel")
 }
 
 fn add_bias(part: &Part, panel: usize, sums: &mut [[f32; PANEL_ROWS]]) {

@@ -79,10 +79,14 @@ fn best_scale(x: &[__m256; 4]) -> (f32, f32) {
 fn totals(codes: __m256i) -> [i32; 2] {
     let pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), codes);
     let fours = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
-    [_mm256_castsi256_si128(fours), _mm256_extracti128_si256::<1>(fours)].map(|four| {
+    let mut totals = [0; 2];
+    for (total, four) in
+        totals.iter_mut().zip([_mm256_castsi256_si128(fours), _mm256_extracti128_si256::<1>(fours)])
+    {
         let two = _mm_add_epi32(four, _mm_shuffle_epi32::<0b1110>(four));
-        _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<1>(two)))
-    })
+        *total = _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32::<1>(two)));
+    }
+    totals
 }
 
 /// As [`super::activations::quantize_row`].
@@ -90,8 +94,16 @@ fn totals(codes: __m256i) -> [i32; 2] {
 pub(super) fn quantize_row(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [f32]) {
     let groups = x.as_chunks::<32>().0.iter().zip(codes.as_chunks_mut::<32>().0);
     for ((x, codes), (scale, sums)) in groups.zip(scales.iter_mut().zip(sums.as_chunks_mut::<2>().0)) {
+        let p = x.as_ptr();
         // SAFETY: `x` is 32 numbers.
-        let x: [__m256; 4] = std::array::from_fn(|i| unsafe { _mm256_loadu_ps(x[8 * i..].as_ptr()) });
+        let x = unsafe {
+            [
+                _mm256_loadu_ps(p),
+                _mm256_loadu_ps(p.add(8)),
+                _mm256_loadu_ps(p.add(16)),
+                _mm256_loadu_ps(p.add(24)),
+            ]
+        };
         let (group_scale, inverse) = best_scale(&x);
         let (inverse, round) = (_mm256_set1_ps(inverse), _mm256_set1_ps(ROUND));
         let byte = |x: __m256| {
@@ -108,6 +120,7 @@ pub(super) fn quantize_row(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums
         // SAFETY: `codes` is 32 bytes.
         unsafe { _mm256_storeu_si256(codes.as_mut_ptr().cast(), packed) };
         *scale = group_scale;
-        *sums = totals(packed).map(|total| group_scale * total as f32);
+        let [low, high] = totals(packed);
+        *sums = [group_scale * low as f32, group_scale * high as f32];
     }
 }

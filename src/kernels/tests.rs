@@ -152,6 +152,44 @@ fn every_panel_kernel_equals_scalar() {
     }
 }
 
+/// The same text whoever else is answered at the time: a row's sums are the same bits alone, among few and among many.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn a_rows_sums_depend_on_no_other_row() {
+    let mut rng = Lcg(12);
+    let classes = [Isa::Avx2, Isa::AvxVnni, Isa::Avx512].into_iter().filter_map(Kernels::of);
+    for (kernels, ty) in classes.flat_map(|k| quantized().map(move |ty| (k, ty))) {
+        let (k, n_rows) = (ty.block_len() * 5, 37);
+        let rows: Vec<Vec<u8>> = (0..PANEL_ROWS).map(|_| random_row(ty, k, &mut rng)).collect();
+        let views: Vec<&[u8]> = rows.iter().map(Vec::as_slice).collect();
+        let layout = PanelLayout::of(ty).unwrap();
+        let mut packed = vec![0; layout.panel_bytes(k)];
+        pack_panel(&layout, k, &views, &mut packed);
+        let (x, all) = activations(n_rows, k, &mut rng);
+        let mut among_many = vec![[0.0; PANEL_ROWS]; n_rows];
+        kernels.panel(&layout, &packed, &all, &mut among_many);
+        let mut pair = [among_many.clone(), among_many.clone()];
+        let [first, second] = &mut pair;
+        kernels.panel_pair(&layout, [&packed, &packed], &all, [first, second]);
+        for n in [1, 2, 3, 4, 5, 11] {
+            let mut few = Activations::default();
+            few.resize(n, k);
+            for m in 0..n {
+                let (codes, scales, sums) = few.row_mut(m);
+                quantize_row(&x[m * k..(m + 1) * k], codes, scales, sums);
+            }
+            let mut among_few = vec![[0.0; PANEL_ROWS]; n];
+            kernels.panel(&layout, &packed, &few, &mut among_few);
+            for other in [&among_many, &pair[0], &pair[1]] {
+                let bits =
+                    |rows: &[[f32; PANEL_ROWS]]| rows.as_flattened().iter().map(|v| v.to_bits()).collect();
+                let (a, b): (Vec<u32>, Vec<u32>) = (bits(&among_few), bits(&other[..n]));
+                assert!(a == b, "{:?} {ty:?}: {n} rows", kernels.isa());
+            }
+        }
+    }
+}
+
 #[test]
 fn every_class_quantizes_alike() {
     let mut rng = Lcg(3);

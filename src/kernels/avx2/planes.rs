@@ -17,6 +17,7 @@ use super::LANES;
 /// `tile` must be readable for `F::PLANE_BYTES`; `half` is 0 or 1.
 #[target_feature(enable = "avx2")]
 #[inline]
+#[expect(clippy::too_many_lines, reason = "one branch per bit plane, each a list of shifts")]
 pub(super) unsafe fn lines<F: Family>(tile: *const u8, half: usize) -> [__m256i; 8] {
     // SAFETY: every offset below stays under PLANE_BYTES of the family.
     let at = |offset: usize| unsafe { _mm256_loadu_si256(tile.add(offset + 32 * half).cast()) };
@@ -160,10 +161,5 @@ pub(super) unsafe fn supers<F: Family>(run: *const u8, half: usize) -> (__m256, 
 
 /// Bytes of a run of eight tiles and what follows them.
 pub(super) const fn run_bytes<F: Family>() -> usize {
-    let supers = match (F::SUPER, F::MINS) {
-        (false, _) => 0,
-        (true, false) => 32,
-        (true, true) => 64,
-    };
-    TILES_PER_SUPER * F::TILE_BYTES + supers
+    TILES_PER_SUPER * F::TILE_BYTES + F::SUPER_BYTES
 }

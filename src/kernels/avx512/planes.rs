@@ -20,6 +20,12 @@ pub(in super::super) trait Family {
     /// Scales are integers, times the floats of the super-block.
     const SUPER: bool;
     const MINS: bool;
+    /// Bytes after every eight tiles.
+    const SUPER_BYTES: usize = match (Self::SUPER, Self::MINS) {
+        (false, _) => 0,
+        (true, false) => 32,
+        (true, true) => 64,
+    };
     /// Something besides scaled codes: a minimum, or a zero point.
     const OFFSETS: bool = Self::MINS || Self::ZERO != 0.0;
     /// Bits of the low plane (8, 4 or 2) and of the plane above it (0, 1 or 2).
@@ -174,13 +180,54 @@ pub(in super::super) unsafe fn bytes16<const SIGNED: bool>(p: *const u8) -> __m5
     if SIGNED { _mm512_cvtepi8_epi32(raw) } else { _mm512_cvtepu8_epi32(raw) }
 }
 
+/// Scales of a super-block and of its minimums; zeros for families without.
+///
+/// # Safety
+/// `p` must be readable for the family's `SUPER_BYTES`.
+#[target_feature(enable = "avx512f")]
+#[inline]
+pub(in super::super) unsafe fn super_scales<F: Family>(p: *const u8) -> (__m512, __m512) {
+    let none = _mm512_setzero_ps();
+    // SAFETY: 32 bytes with super-blocks, 64 with minimums.
+    unsafe {
+        (if F::SUPER { halves(p) } else { none }, if F::SUPER && F::MINS { halves(p.add(32)) } else { none })
+    }
+}
+
+/// Scale of the 16 rows for half `h` of a tile, and what is added to scaled codes, both multiplied out; `d` and `dmin`
+/// are those of the super-block.
+///
+/// # Safety
+/// `scales` must point at a tile's scales of the family.
+#[target_feature(enable = "avx512f")]
+#[inline]
+pub(in super::super) unsafe fn scale_and_offset<F: Family>(
+    scales: *const u8,
+    h: usize,
+    d: __m512,
+    dmin: __m512,
+) -> (__m512, __m512) {
+    // SAFETY: the caller vouches for the tile.
+    let (mut scale, mut offset) = unsafe { scale_and_min::<F>(scales, h) };
+    if F::SUPER {
+        scale = _mm512_mul_ps(scale, d);
+        if F::MINS {
+            offset = _mm512_sub_ps(_mm512_setzero_ps(), _mm512_mul_ps(offset, dmin));
+        }
+    }
+    if F::ZERO != 0.0 {
+        offset = _mm512_mul_ps(scale, _mm512_set1_ps(-F::ZERO));
+    }
+    (scale, offset)
+}
+
 /// Scale and minimum of the 16 rows for half `h` of a tile, before the super-block's floats.
 ///
 /// # Safety
 /// `scales` must point at a tile's scales of the family.
 #[target_feature(enable = "avx512f")]
 #[inline]
-pub(in super::super) unsafe fn scale_and_min<F: Family>(scales: *const u8, h: usize) -> (__m512, __m512) {
+unsafe fn scale_and_min<F: Family>(scales: *const u8, h: usize) -> (__m512, __m512) {
     let none = _mm512_setzero_ps();
     // SAFETY: a tile's scales are 32 bytes, 64 where floats and minimums both stand in the tile.
     unsafe {
@@ -227,25 +274,16 @@ impl Expanded {
 pub(in super::super) unsafe fn expand<F: Family>(p: *const u8, n: usize, out: &mut Expanded) {
     // SAFETY: offsets stay inside the tiles and the super-block scales that the caller vouched for.
     unsafe {
-        let supers = p.add(TILES_PER_SUPER * F::TILE_BYTES);
+        let (d, dmin) = super_scales::<F>(p.add(TILES_PER_SUPER * F::TILE_BYTES));
         for t in 0..n {
             let tile = p.add(t * F::TILE_BYTES);
             for (g, codes) in lines::<F>(tile).into_iter().enumerate() {
                 _mm512_storeu_si512(out.codes[8 * t + g].as_mut_ptr().cast(), codes);
             }
             for h in 0..if F::HALVES { 2 } else { 1 } {
-                let (mut s, mut mn) = scale_and_min::<F>(tile.add(F::PLANE_BYTES), h);
-                if F::SUPER {
-                    s = _mm512_mul_ps(s, halves(supers));
-                    if F::MINS {
-                        mn = _mm512_sub_ps(_mm512_setzero_ps(), _mm512_mul_ps(mn, halves(supers.add(32))));
-                    }
-                }
-                if F::ZERO != 0.0 {
-                    mn = _mm512_mul_ps(s, _mm512_set1_ps(-F::ZERO));
-                }
+                let (s, offset) = scale_and_offset::<F>(tile.add(F::PLANE_BYTES), h, d, dmin);
                 _mm512_storeu_ps(out.scales[2 * t + h].as_mut_ptr(), s);
-                _mm512_storeu_ps(out.offsets[2 * t + h].as_mut_ptr(), mn);
+                _mm512_storeu_ps(out.offsets[2 * t + h].as_mut_ptr(), offset);
             }
         }
     }
