@@ -95,13 +95,25 @@ const SIZE_CLASSES: &[(&str, usize, &str)] = &[
     ("gemma3", 34, "4B"),
     ("gemma3", 48, "12B"),
     ("gemma3", 62, "27B"),
-    ("phi3", 24, "1.3B"),
+    ("phi3", 24, "1B"),
     ("phi3", 32, "3B"),
     ("phi3", 40, "14B"),
     ("smollm3", 36, "3B"),
     ("granite", 32, "3B"),
-    ("granite", 40, "3B"),
+    ("granite", 64, "30B"),
+    ("glm4", 17, "1B"),
+    ("glm4", 40, "9B"),
+    ("glm4", 61, "32B"),
+    ("qwen3moe", 48, "30B.A3B"),
+    ("qwen3moe", 94, "235B.A22B"),
 ];
+
+/// LFM2's classes go by the inner width instead.
+const LFM2_SIZE_CLASSES: &[(usize, &str)] =
+    &[(4608, "350M"), (6912, "700M"), (8192, "1.2B"), (10752, "2.6B")];
+
+/// A shape that llama.cpp has no class for.
+const NO_SIZE_CLASS: &str = "?B";
 
 fn size_class(config: &ModelConfig) -> &'static str {
     let pick = |condition: bool, yes, no| if condition { yes } else { no };
@@ -114,10 +126,14 @@ fn size_class(config: &ModelConfig) -> &'static str {
         ("qwen2", 40) => pick(config.n_head == 20, "4B", "13B"),
         ("qwen3", 28) => pick(config.n_embd == 1024, "0.6B", "1.7B"),
         ("qwen3", 36) => pick(config.n_embd == 2560, "4B", "8B"),
+        ("lfm2", _) => {
+            let found = LFM2_SIZE_CLASSES.iter().find(|(n_ff, _)| *n_ff == config.n_ff);
+            found.map_or(NO_SIZE_CLASS, |found| found.1)
+        }
         (architecture, n_layer) => SIZE_CLASSES
             .iter()
             .find(|(known, layers, _)| *known == architecture && *layers == n_layer)
-            .map_or("?B", |found| found.2),
+            .map_or(NO_SIZE_CLASS, |found| found.2),
     }
 }
 
@@ -156,13 +172,26 @@ const FILE_TYPES: &[&str] = &[
     "IQ4_XS - 4.25 bpw",
     "IQ1_M - 1.75 bpw",
     "BF16",
+    "",
+    "",
+    "",
+    "TQ1_0 - 1.69 bpw ternary",
+    "TQ2_0 - 2.06 bpw ternary",
+    "MXFP4 MoE",
+    "NVFP4",
+    "Q1_0",
+    "Q2_0",
 ];
 
-/// The file's own word, else a guess from the type that most tensors have, marked as llama.cpp marks it.
+/// A number that llama.cpp has no words for.
+const UNKNOWN_FILE_TYPE: &str = "unknown, may not work";
+
+/// The words for the file's own number, else for a guess from the type that most tensors have, marked as llama.cpp marks
+/// it.
 fn file_type(gguf: &Gguf) -> String {
-    let named = gguf.u32("general.file_type").and_then(|number| FILE_TYPES.get(number as usize));
-    if let Some(name) = named.filter(|name| !name.is_empty()) {
-        return (*name).to_owned();
+    if let Some(number) = gguf.u32("general.file_type") {
+        let name = FILE_TYPES.get(number as usize).filter(|name| !name.is_empty());
+        return (*name.unwrap_or(&UNKNOWN_FILE_TYPE)).to_owned();
     }
     let mut counts: Vec<(&'static str, usize)> = Vec::new();
     for tensor in gguf.tensors() {

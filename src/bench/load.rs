@@ -145,6 +145,8 @@ pub struct Outcome {
     pub duration_s: f64,
     /// Requests that were planned.
     pub n_planned: usize,
+    /// Tokens that every answer was to have, where the server was asked to go on behind the model's end.
+    pub fixed_length: Option<usize>,
     /// It was ended before all were sent.
     pub interrupted: bool,
 }
@@ -170,6 +172,7 @@ pub async fn run(
     progress: impl Fn(usize, usize),
 ) -> Outcome {
     let (arrival, n_planned) = (plan.arrival, plan.conversations.iter().map(|c| c.user.len()).sum());
+    let fixed_length = plan.ignore_eos.then_some(plan.max_tokens);
     let shared = Arc::new(Shared {
         target: target.clone(),
         waiting: Mutex::new(plan.conversations.iter().cloned().collect()),
@@ -207,11 +210,26 @@ pub async fn run(
     let end = exchanges.iter().map(|e| e.sent_s + e.e2e_ms / 1e3).fold(0.0, f64::max);
     let begin = exchanges.iter().map(|e| e.sent_s).fold(f64::INFINITY, f64::min);
     let duration_s = if exchanges.is_empty() { 0.0 } else { end - begin };
-    Outcome { arrival, exchanges, duration_s, n_planned, interrupted }
+    Outcome { arrival, exchanges, duration_s, n_planned, fixed_length, interrupted }
 }
 
 /// How often progress is told: often enough to look alive.
 const PROGRESS_PERIOD: Duration = Duration::from_millis(250);
+
+/// Whether the server takes llama.cpp's `ignore_eos`: it is asked for one token with it. A server that overlooks what it
+/// does not know says yes, and shows by short answers that it did not mean it.
+pub async fn takes_ignore_eos(target: &Target, plan: &Plan) -> bool {
+    let first =
+        |c: &Conversation| Conversation { user: c.user.iter().take(1).cloned().collect(), ..c.clone() };
+    let probe = Plan {
+        arrival: Arrival::Closed { concurrency: 1 },
+        conversations: plan.conversations.first().map(first).into_iter().collect(),
+        max_tokens: 1,
+        ignore_eos: true,
+        ..plan.clone()
+    };
+    run(target, probe, std::future::pending(), |_, _| {}).await.exchanges.iter().all(|e| e.error.is_none())
+}
 
 /// A client of the closed loop.
 async fn client(shared: Arc<Shared>) {

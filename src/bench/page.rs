@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 
 use super::load::Arrival;
 use super::load::summary::Summary;
+use super::machine::{Bandwidth, Machine, Peak};
 use super::plot::{Axis, Chart, Series, Style, distribution, escape, sheet};
-use super::report::{params, size};
+use super::report::{params, size, timer_note};
 use super::row::{Row, floats};
 use super::stats::{mean, sample_sd};
 
@@ -59,6 +60,7 @@ pub fn engine_page(rows: &[Row], incomplete: Option<&str>) -> String {
     body += "<p class=\"note\">t/s: mean ± sample standard deviation. GB/s: weights, keys and values that the test must \
              read. % of limit: generation against the memory bandwidth, prompts against the arithmetic, both as measured on \
              this machine with as many threads; above 100 where the caches hold the model.</p>";
+    let _ = write!(body, "<p class=\"note\">{}</p>", escape(&timer_note(rows)));
     page("MommyGPT bench", &lead, &body)
 }
 
@@ -219,8 +221,8 @@ fn roofline(rows: &[Row]) -> Option<Chart> {
     })
 }
 
-fn table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
-    let mut out = String::from("<h2>All rows</h2><div class=\"wide\"><table><thead><tr>");
+fn table(title: &str, head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+    let mut out = format!("<h2>{}</h2><div class=\"wide\"><table><thead><tr>", escape(title));
     for name in head {
         let _ = write!(out, "<th>{}</th>", escape(name));
     }
@@ -270,7 +272,61 @@ fn engine_table(rows: &[Row]) -> String {
             row.tokens_hash.clone(),
         ]
     };
-    table(&head, rows.iter().map(cells))
+    table("All rows", &head, rows.iter().map(cells))
+}
+
+/// The page of what a machine can do.
+pub fn machine_page(machine: &Machine) -> String {
+    let lead = format!("{}; measured {}", machine.fingerprint, machine.measured_at);
+    let mut body: String = machine_charts(machine).iter().map(|chart| chart.svg(0.0)).collect();
+    let pages = |row: &Bandwidth| {
+        let refused = if row.granted { "" } else { " (not granted)" };
+        vec![format!("{}{refused}", row.pages), row.n_threads.to_string(), format!("{:.2}", row.gbps)]
+    };
+    body += &table("Reading from memory", &["pages", "threads", "GB/s"], machine.bandwidth.iter().map(pages));
+    let peaks = |row: &Peak| {
+        vec![format!("{} {}", row.kind, row.isa), row.n_threads.to_string(), format!("{:.1}", row.gops)]
+    };
+    body += &table("Arithmetic", &["kind", "threads", "Gop/s"], machine.arithmetic.iter().map(peaks));
+    body += "<p class=\"note\">The best of several passes. Memory: all threads read one large area together. Arithmetic: \
+             additions and multiplications on registers; what a matrix product comes close to at best.</p>";
+    page("MommyGPT bench machine", &lead, &body)
+}
+
+/// The charts alone.
+pub fn machine_sheet(machine: &Machine) -> String {
+    sheet(&machine_charts(machine))
+}
+
+fn machine_charts(machine: &Machine) -> Vec<Chart> {
+    let chart = |title: &str, y_label: &str, points: Vec<(String, f64, f64)>| {
+        let mut series: Vec<Series> = Vec::new();
+        for (name, x, y) in points {
+            match series.iter_mut().find(|known| known.name == name) {
+                Some(known) => known.points.push((x, y)),
+                None => {
+                    series.push(Series {
+                        name,
+                        points: vec![(x, y)],
+                        labels: Vec::new(),
+                        style: Style::Marked,
+                    });
+                }
+            }
+        }
+        Chart {
+            title: title.into(),
+            x_label: "threads".into(),
+            y_label: y_label.into(),
+            x_axis: Axis::Linear,
+            y_axis: Axis::Linear,
+            series,
+        }
+    };
+    let read = machine.bandwidth.iter().map(|b| (format!("{} pages", b.pages), b.n_threads as f64, b.gbps));
+    let peaks = machine.arithmetic.iter();
+    let peaks = peaks.map(|p| (format!("{} {}", p.kind, p.isa), p.n_threads as f64, p.gops));
+    vec![chart("Reading from memory", "GB/s", read.collect()), chart("Arithmetic", "Gop/s", peaks.collect())]
 }
 
 /// The page of server results.
@@ -374,5 +430,5 @@ fn serve_table(summaries: &[Summary]) -> String {
             ms(s.e2el.percentiles[2]),
         ]
     };
-    table(&head, summaries.iter().map(cells))
+    table("All rows", &head, summaries.iter().map(cells))
 }

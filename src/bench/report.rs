@@ -228,6 +228,7 @@ impl<'a> Report<'a> {
         }
         writeln!(self.out, "\nbuild: {BUILD_COMMIT} ({BUILD_NUMBER})\n")?;
         own_table(self.out, &self.rows)?;
+        writeln!(self.out, "\n{}", timer_note(&self.rows))?;
         for row in &self.rows {
             if let Some(reason) = &row.invalid {
                 writeln!(self.out, "\ninvalid: {}: {reason}", row.test)?;
@@ -238,6 +239,12 @@ impl<'a> Report<'a> {
         }
         Ok(())
     }
+}
+
+/// How much of what was measured is the measuring.
+pub(super) fn timer_note(rows: &[Row]) -> String {
+    let most = rows.iter().map(Row::timer_pct).fold(0.0, f64::max);
+    format!("timer: at most {most:.4}% of a repetition")
 }
 
 /// What llama-bench does not have: how far each test is from what the machine can do.

@@ -25,6 +25,8 @@ pub struct Row {
     pub tokens_hash: String,
     /// Why the row must not be believed.
     pub invalid: Option<String>,
+    /// What one reading of the clock takes.
+    pub timer_ns: f64,
     /// Largest resident memory so far with this model, in bytes.
     pub peak_rss: u64,
     /// Whether most of the model lies on huge pages.
@@ -123,6 +125,12 @@ impl Row {
         percentile(&floats(&self.gaps_ns), p).unwrap_or(0.0) / 1e6
     }
 
+    /// Percent of a repetition that reading the clock takes: at its start and end, behind the prompt and behind each token.
+    pub fn timer_pct(&self) -> f64 {
+        let n_readings = (self.test.n_gen + 4) as f64;
+        if self.samples_ns.is_empty() { 0.0 } else { 1e-7 * n_readings * self.timer_ns / self.seconds() }
+    }
+
     /// llama-bench's fields in its order, then ours.
     pub fn fields(&self) -> Vec<(&'static str, Value)> {
         let mut fields = self.llama_bench_fields();
@@ -195,6 +203,7 @@ impl Row {
             ("itl_ms_p50", Value::Float(self.gap_ms(50.0))),
             ("itl_ms_p99", Value::Float(self.gap_ms(99.0))),
             ("load_ms", Value::Float(model.load_ms)),
+            ("timer_pct", Value::Float(self.timer_pct())),
             ("valid", Value::Bool(self.invalid.is_none())),
             ("invalid_reason", Value::Text(self.invalid.clone().unwrap_or_default())),
         ]

@@ -146,6 +146,7 @@ impl Subject {
             gaps_ns: Vec::new(),
             tokens_hash: String::new(),
             invalid: None,
+            timer_ns: system::timer_ns(),
             peak_rss: 0,
             huge_pages: false,
             bytes_read: 0,

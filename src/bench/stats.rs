@@ -32,6 +32,14 @@ pub fn percentile_of_sorted(sorted: &[f64], p: f64) -> Option<f64> {
     Some(sorted[low] + (sorted[high] - sorted[low]) * part)
 }
 
+/// The mean of the middle half: a quarter of the values on each side may be anything. Of fewer than four values, of all.
+pub fn trimmed_mean(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable_by(f64::total_cmp);
+    let n_cut = sorted.len() / 4;
+    mean(&sorted[n_cut..sorted.len() - n_cut])
+}
+
 /// The middle value; `None` of nothing.
 pub fn median(values: &[f64]) -> Option<f64> {
     percentile(values, 50.0)
@@ -55,6 +63,8 @@ mod tests {
         close(percentile(&[50.0, 15.0, 40.0, 20.0, 35.0], 40.0).unwrap(), 29.0);
         close(percentile(&[1.0, 2.0], 99.0).unwrap(), 1.99);
         close(percentile(&[3.0], 99.0).unwrap(), 3.0);
+        close(trimmed_mean(&[1e9, 4.0, 3.0, -1e9, 5.0, 6.0, 1.0, 8.0]), 4.5);
+        close(trimmed_mean(&[1.0, 2.0, 6.0]), 3.0);
     }
 
     #[test]

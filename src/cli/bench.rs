@@ -66,6 +66,9 @@ pub struct BenchArgs {
     /// Results on stderr too (also -oe): one of the same
     #[arg(long, value_name = "FORMAT")]
     pub output_err: Option<String>,
+    /// Results in JSON whose tokens are right, of other kernels or another build: a row with other tokens is invalid
+    #[arg(long, value_name = "FILE.json")]
+    pub reference: Option<PathBuf>,
     /// Do not measure what the machine can do; `% of limit` is left out
     #[arg(long)]
     pub no_limits: bool,
@@ -79,7 +82,7 @@ pub struct BenchArgs {
 pub enum BenchCommand {
     /// This machine: memory by threads and page size, arithmetic by instruction set
     Machine {
-        /// md or json
+        /// md, json, html or svg
         #[arg(short, long, value_name = "FORMAT", default_value = "md")]
         output: String,
         /// Measure again, whatever is kept from an earlier call
@@ -167,7 +170,7 @@ pub struct BenchCompareArgs {
     #[arg(value_name = "B.json")]
     pub b: PathBuf,
     /// Runs of A and B after each other, where both can still be made
-    #[arg(long, value_name = "N", default_value_t = 12)]
+    #[arg(long, value_name = "N", default_value_t = 20)]
     pub pairs: usize,
     /// Compare what was recorded, and run nothing
     #[arg(long)]

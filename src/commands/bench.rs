@@ -11,6 +11,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use mommygpt::bench::compare::{Recorded, reference_of};
 use mommygpt::bench::description::Description;
 use mommygpt::bench::machine::{Machine, measure_limits};
 use mommygpt::bench::plan::{self, Lists, Test};
@@ -129,6 +130,7 @@ fn engine(dir: Option<PathBuf>, args: &BenchArgs, out: &mut Out) -> Result<(), F
     let tests = lists.tests()?;
     let format_out = format("-o", &args.output)?;
     let format_err = args.output_err.as_deref().map(|word| format("-oe", word)).transpose()?;
+    let reference = args.reference.as_deref().map(compare::read_file).transpose()?;
     let typed = ServeArgs {
         engine: EngineArgs { device: args.device.clone(), kv: args.kv.clone(), ..EngineArgs::default() },
         ..ServeArgs::default()
@@ -162,6 +164,7 @@ fn engine(dir: Option<PathBuf>, args: &BenchArgs, out: &mut Out) -> Result<(), F
         load: LoadOptions { device, isa: config.isa, kv: config.kv, ..LoadOptions::default() },
         n_gpu_layers: args.n_gpu_layers,
         options,
+        reference,
         n_invalid: 0,
         has_limits: !args.no_limits,
     };
@@ -177,6 +180,8 @@ struct Bench<'a> {
     load: LoadOptions,
     n_gpu_layers: i64,
     options: Options,
+    /// Of `--reference`.
+    reference: Option<Vec<Recorded>>,
     n_invalid: usize,
     has_limits: bool,
 }
@@ -198,10 +203,11 @@ impl Bench<'_> {
             for test in same {
                 self.progress.start(&model.name, test);
                 let progress = &mut self.progress;
-                let row = subject
+                let mut row = subject
                     .measure(test, &self.options, limits, &mut |step| progress.step(step))
                     .map_err(named)?;
                 self.progress.end(&row);
+                self.check(&mut row);
                 self.report(&row)?;
             }
         }
@@ -215,6 +221,24 @@ impl Bench<'_> {
         }
         let kept = self.kept.as_ref().and_then(|machine| machine.limits(n_threads, is_quantized));
         kept.or_else(|| measure_limits(n_threads, is_quantized).ok()).unwrap_or_default()
+    }
+
+    /// Against `--reference`, where it has the test.
+    fn check(&self, row: &mut Row) {
+        let Some(reference) = &self.reference else { return };
+        let Some(known) = reference_of(reference, row) else {
+            tracing::warn!(
+                "{}: --reference has no such test of this model; its tokens are not checked",
+                row.test
+            );
+            return;
+        };
+        if known.tokens_hash != row.tokens_hash && row.invalid.is_none() {
+            row.invalid = Some(format!(
+                "other tokens ({}) than the reference ({})",
+                row.tokens_hash, known.tokens_hash
+            ));
+        }
     }
 
     fn report(&mut self, row: &Row) -> Result<(), Failure> {
@@ -233,7 +257,7 @@ impl Bench<'_> {
         match self.n_invalid {
             0 => Ok(()),
             n => Err(Failure::failed(format!(
-                "{n} of the rows are invalid: repetitions of one test gave different tokens"
+                "{n} of the rows are invalid: other tokens in another repetition, or than the reference has"
             ))),
         }
     }

@@ -31,6 +31,7 @@ mod openai_answer;
 mod openai_request;
 mod openai_tools;
 mod openapi;
+mod sampling;
 mod server;
 mod session;
 mod sse;

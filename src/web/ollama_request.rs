@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 use super::App;
 use super::error::ApiError;
 use super::ollama_answer::{Shape, Style};
+use super::sampling::with_sampling;
 use crate::chat::ChatError;
 use crate::chat::plain::{Given, PlainRequest, Speaker, ToolChat, Turn};
 use crate::engine::grammar::Form;
@@ -74,25 +75,19 @@ pub(crate) struct OllamaTurn {
     images: Option<Vec<Value>>,
 }
 
-/// How tokens are chosen.
-#[derive(Deserialize, ToSchema, Default)]
-#[serde(deny_unknown_fields)]
-struct Options {
-    /// At most what the loaded model has, which is what it gets.
-    num_ctx: Option<usize>,
-    /// Most tokens; negative ones mean as many as fit.
-    num_predict: Option<i64>,
-    temperature: Option<f32>,
-    top_k: Option<u32>,
-    top_p: Option<f32>,
-    min_p: Option<f32>,
-    repeat_penalty: Option<f32>,
-    /// Tokens back that `repeat_penalty` looks; -1 for the whole context.
-    repeat_last_n: Option<i64>,
-    presence_penalty: Option<f32>,
-    frequency_penalty: Option<f32>,
-    seed: Option<u64>,
-    stop: Option<Vec<String>>,
+with_sampling! {
+    /// How tokens are chosen.
+    #[derive(Deserialize, ToSchema, Default)]
+    #[serde(deny_unknown_fields)]
+    struct Options {
+        /// At most what the loaded model has, which is what it gets.
+        num_ctx: Option<usize>,
+        /// Most tokens; negative ones mean as many as fit.
+        num_predict: Option<i64>,
+        /// Tokens back that `repeat_penalty` looks; -1 for the whole context.
+        repeat_last_n: Option<i64>,
+        stop: Option<Vec<String>>,
+    }
 }
 
 /// The loaded model, if it is the one that is named.
@@ -181,14 +176,7 @@ impl Options {
     }
 
     fn apply(self, usual: &mut SamplingParams, n_ctx: usize) {
-        usual.temperature = self.temperature.unwrap_or(usual.temperature);
-        usual.top_k = self.top_k.unwrap_or(usual.top_k);
-        usual.top_p = self.top_p.unwrap_or(usual.top_p);
-        usual.min_p = self.min_p.unwrap_or(usual.min_p);
-        usual.repeat_penalty = self.repeat_penalty.unwrap_or(usual.repeat_penalty);
-        usual.presence_penalty = self.presence_penalty.unwrap_or(usual.presence_penalty);
-        usual.frequency_penalty = self.frequency_penalty.unwrap_or(usual.frequency_penalty);
-        usual.seed = self.seed.or(usual.seed);
+        self.sampling()(usual);
         if let Some(n) = self.repeat_last_n {
             usual.repeat_last_n = usize::try_from(n).unwrap_or(n_ctx);
         }

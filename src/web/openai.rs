@@ -88,7 +88,7 @@ async fn complete(
     let asked: CompletionRequest = parse_json(&bytes)?;
     check_model(app, asked.model.as_deref())?;
     let streams = asked.stream.unwrap_or(false);
-    let (request, style) = asked.parse(shape)?;
+    let (request, style) = asked.parse(shape, app.engine())?;
     let reply = app.chat().plain(&caller.store, request).await?;
     if streams {
         Ok(openai_answer::stream(app, &caller, reply, style))

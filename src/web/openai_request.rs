@@ -7,67 +7,64 @@ use utoipa::ToSchema;
 use super::error::ApiError;
 use super::openai_answer::{Shape, Style};
 use super::openai_tools::{self, ToolChoice};
+use super::sampling::with_sampling;
 use crate::chat::plain::{Given, PlainRequest, Speaker, Turn};
 use crate::engine::grammar::Form;
-use crate::engine::sampler::MAX_LOGIT_BIASES;
-use crate::engine::{MAX_TOP_LOGPROBS, SamplingParams, TokenId};
+use crate::engine::sampler::{MAX_LOGIT_BIAS, MAX_LOGIT_BIASES};
+use crate::engine::{Engine, MAX_TOP_LOGPROBS, SamplingParams, TokenId};
 
 /// Most turns of a request: far more than any context holds.
 const MAX_TURNS: usize = 4096;
 
-/// What `/v1/chat/completions` (with `messages`) and `/v1/completions` (with `prompt`) read.
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct CompletionRequest {
-    /// The loaded model's id, or absent.
-    pub(crate) model: Option<String>,
-    messages: Option<Vec<ChatTurn>>,
-    /// One string, or a list of one string.
-    #[schema(value_type = Option<Value>)]
-    prompt: Option<OneOrMore>,
-    max_tokens: Option<usize>,
-    /// The same as `max_tokens`; one of them.
-    max_completion_tokens: Option<usize>,
-    temperature: Option<f32>,
-    top_p: Option<f32>,
-    top_k: Option<u32>,
-    min_p: Option<f32>,
-    repeat_penalty: Option<f32>,
-    presence_penalty: Option<f32>,
-    frequency_penalty: Option<f32>,
-    seed: Option<u64>,
-    /// Token ids as strings, each with a bias from -100 to 100; at most 300.
-    #[schema(value_type = Option<std::collections::BTreeMap<String, f32>>)]
-    logit_bias: Option<Map<String, Value>>,
-    /// One string or a list of at most 16.
-    #[schema(value_type = Option<Value>)]
-    stop: Option<OneOrMore>,
-    pub(crate) stream: Option<bool>,
-    stream_options: Option<StreamOptions>,
-    /// Only 1.
-    n: Option<u32>,
-    /// Only 1; `/v1/completions`.
-    best_of: Option<u32>,
-    /// Only false; `/v1/completions`.
-    echo: Option<bool>,
-    /// For chats true or false; for texts how many alternatives are told per token, at most 20.
-    #[schema(value_type = Option<Value>)]
-    logprobs: Option<Logprobs>,
-    /// How many alternatives are told per token, at most 20; with `logprobs: true`.
-    top_logprobs: Option<usize>,
-    /// `text`, `json_object`, or `json_schema` with a schema.
-    response_format: Option<ResponseFormat>,
-    /// Functions; for models whose template knows them.
-    tools: Option<Vec<Value>>,
-    /// `auto`, `none`, `required`, or one function by name.
-    tool_choice: Option<Value>,
-    /// Only true: a model calls as many functions as it likes.
-    parallel_tool_calls: Option<bool>,
-    /// Adds `prompt_token_ids`, `token_ids` and `sampling` to an answer that is not streamed: what `mommygpt replay`
-    /// reads.
-    return_token_ids: Option<bool>,
-    /// Only false: nothing is ever stored.
-    store: Option<bool>,
+with_sampling! {
+    /// What `/v1/chat/completions` (with `messages`) and `/v1/completions` (with `prompt`) read.
+    #[derive(Deserialize, ToSchema)]
+    #[serde(deny_unknown_fields)]
+    pub(crate) struct CompletionRequest {
+        /// The loaded model's id, or absent.
+        pub(crate) model: Option<String>,
+        messages: Option<Vec<ChatTurn>>,
+        /// One string, or a list of one string.
+        #[schema(value_type = Option<Value>)]
+        prompt: Option<OneOrMore>,
+        max_tokens: Option<usize>,
+        /// The same as `max_tokens`; one of them.
+        max_completion_tokens: Option<usize>,
+        /// Token ids as strings, each with a bias from -100 to 100; at most 300.
+        #[schema(value_type = Option<std::collections::BTreeMap<String, f32>>)]
+        logit_bias: Option<Map<String, Value>>,
+        /// The model may not end its answer; `max_tokens`, `stop` and the context do.
+        ignore_eos: Option<bool>,
+        /// One string or a list of at most 16.
+        #[schema(value_type = Option<Value>)]
+        stop: Option<OneOrMore>,
+        pub(crate) stream: Option<bool>,
+        stream_options: Option<StreamOptions>,
+        /// Only 1.
+        n: Option<u32>,
+        /// Only 1; `/v1/completions`.
+        best_of: Option<u32>,
+        /// Only false; `/v1/completions`.
+        echo: Option<bool>,
+        /// For chats true or false; for texts how many alternatives are told per token, at most 20.
+        #[schema(value_type = Option<Value>)]
+        logprobs: Option<Logprobs>,
+        /// How many alternatives are told per token, at most 20; with `logprobs: true`.
+        top_logprobs: Option<usize>,
+        /// `text`, `json_object`, or `json_schema` with a schema.
+        response_format: Option<ResponseFormat>,
+        /// Functions; for models whose template knows them.
+        tools: Option<Vec<Value>>,
+        /// `auto`, `none`, `required`, or one function by name.
+        tool_choice: Option<Value>,
+        /// Only true: a model calls as many functions as it likes.
+        parallel_tool_calls: Option<bool>,
+        /// Adds `prompt_token_ids`, `token_ids` and `sampling` to an answer that is not streamed: what `mommygpt replay`
+        /// reads.
+        return_token_ids: Option<bool>,
+        /// Only false: nothing is ever stored.
+        store: Option<bool>,
+    }
 }
 
 /// One turn of a conversation.
@@ -152,7 +149,7 @@ impl CompletionRequest {
     ///
     /// # Errors
     /// The first such field.
-    pub(super) fn parse(self, shape: Shape) -> Result<(PlainRequest, Style), ApiError> {
+    pub(super) fn parse(self, shape: Shape, engine: &Engine) -> Result<(PlainRequest, Style), ApiError> {
         self.refuse_what_we_lack(shape)?;
         let streams = self.stream.unwrap_or(false);
         let usage = self.stream_options.as_ref().and_then(|o| o.include_usage);
@@ -174,7 +171,7 @@ impl CompletionRequest {
             with_token_ids,
         };
         let logprobs = told.or(with_token_ids.then_some(0));
-        self.into_plain(shape, logprobs).map(|plain| (plain, style))
+        self.into_plain(shape, logprobs, engine).map(|plain| (plain, style))
     }
 
     fn refuse_what_we_lack(&self, shape: Shape) -> Result<(), ApiError> {
@@ -230,7 +227,13 @@ impl CompletionRequest {
         }
     }
 
-    fn into_plain(self, shape: Shape, logprobs: Option<usize>) -> Result<PlainRequest, ApiError> {
+    fn into_plain(
+        self,
+        shape: Shape,
+        logprobs: Option<usize>,
+        engine: &Engine,
+    ) -> Result<PlainRequest, ApiError> {
+        let (said, goes_on) = (self.sampling(), self.ignore_eos == Some(true));
         let choice = ToolChoice::parse(self.tools, self.tool_choice.as_ref())?;
         let mut form = self.response_format.map_or(Ok(None), ResponseFormat::parse)?;
         if let Some(forced) = choice.forced() {
@@ -241,6 +244,12 @@ impl CompletionRequest {
                 ));
             }
             form = Some(forced);
+        }
+        if goes_on && form.is_some() {
+            return Err(ApiError::invalid(
+                "ignore_eos",
+                "excludes an answer in a given form, which has an end",
+            ));
         }
         let given = match (shape, self.messages, self.prompt) {
             (Shape::Chat, Some(turns), None) => given_chat(turns, choice)?,
@@ -259,16 +268,13 @@ impl CompletionRequest {
             Some(OneOrMore::More(several)) => several,
         };
         let logit_bias = self.logit_bias.map_or(Ok(Vec::new()), parse_biases)?;
+        let engine = engine.clone();
         let sampling = Box::new(move |usual: &mut SamplingParams| {
-            usual.temperature = self.temperature.unwrap_or(usual.temperature);
-            usual.top_p = self.top_p.unwrap_or(usual.top_p);
-            usual.top_k = self.top_k.unwrap_or(usual.top_k);
-            usual.min_p = self.min_p.unwrap_or(usual.min_p);
-            usual.repeat_penalty = self.repeat_penalty.unwrap_or(usual.repeat_penalty);
-            usual.presence_penalty = self.presence_penalty.unwrap_or(usual.presence_penalty);
-            usual.frequency_penalty = self.frequency_penalty.unwrap_or(usual.frequency_penalty);
-            usual.seed = self.seed.or(usual.seed);
+            said(usual);
             usual.logit_bias = logit_bias;
+            if goes_on {
+                usual.logit_bias.extend(bans_of_ends(&engine));
+            }
         });
         let max_tokens = self.max_tokens.or(self.max_completion_tokens);
         Ok(PlainRequest { given, sampling, stop, max_tokens, form, logprobs })
@@ -292,6 +298,13 @@ impl ResponseFormat {
             _ => refused("type must be text, json_object or json_schema"),
         }
     }
+}
+
+/// Rules out every token with which the loaded model ends its answer.
+fn bans_of_ends(engine: &Engine) -> Vec<(TokenId, f32)> {
+    let Some(text) = engine.text() else { return Vec::new() };
+    let ids = 0..text.tokenizer.n_vocab() as TokenId;
+    ids.filter(|&id| text.tokenizer.is_end_of_generation(id)).map(|id| (id, -MAX_LOGIT_BIAS)).collect()
 }
 
 fn parse_biases(biases: Map<String, Value>) -> Result<Vec<(TokenId, f32)>, ApiError> {

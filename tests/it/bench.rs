@@ -136,6 +136,48 @@ fn json_and_csv_have_llama_benchs_fields_in_its_order_and_ours_behind() {
 }
 
 #[test]
+fn tokens_are_checked_against_a_reference() {
+    let program = Program::new();
+    let (file, other) = (program.beside("reference.json"), program.beside("other.json"));
+    let json = short(&program, &["1", "-o", "json"]).stdout;
+    std::fs::write(&file, &json).unwrap();
+    let rows: Value = serde_json::from_str(&json).unwrap();
+    std::fs::write(&other, json.replace(rows[1]["tokens_hash"].as_str().unwrap(), "0123456789abcdef"))
+        .unwrap();
+    short(&program, &["1", "--reference", file.to_str().unwrap()]);
+    let ran = program.run(&[&SHORT[..], &["1", "--reference", other.to_str().unwrap()]].concat());
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.stdout.contains("invalid: tg4: other tokens ("), "{}", ran.stdout);
+    assert!(ran.stderr.contains("1 of the rows are invalid"), "{}", ran.stderr);
+    // A test that the reference lacks is not called right.
+    let ran =
+        program.good(&[&SHORT[..], &["1", "-d", "8", "--reference", file.to_str().unwrap()]].concat(), "");
+    assert!(ran.stderr.contains("not checked"), "{}", ran.stderr);
+}
+
+#[test]
+fn the_clock_costs_less_than_a_thousandth_and_that_is_said() {
+    let program = Program::new();
+    let ran = short(&program, &["1", "-oe", "jsonl"]);
+    assert!(ran.stdout.contains("timer: at most 0.0"), "{}", ran.stdout);
+    for line in ran.stderr.lines().filter(|l| l.starts_with('{')) {
+        let row: Value = serde_json::from_str(line).unwrap();
+        let percent = row["timer_pct"].as_f64().unwrap();
+        assert!(percent > 0.0 && percent < 0.1, "{row}");
+    }
+}
+
+#[test]
+fn a_machines_page_has_its_charts_and_tables() {
+    let program = Program::new();
+    let html = program.good(&["bench", "machine", "-o", "html"], "").stdout;
+    assert!(html.starts_with("<!doctype html>") && html.matches("<svg").count() == 2, "{html}");
+    assert!(html.contains("4K pages") && html.contains("int8 scalar"));
+    let svg = program.good(&["bench", "machine", "-o", "svg"], "").stdout;
+    assert!(svg.starts_with("<svg") && svg.matches("<title>").count() == 2);
+}
+
+#[test]
 fn sequences_at_once_and_depths_multiply() {
     let program = Program::new();
     let args = [

@@ -135,6 +135,31 @@ fn the_own_server_answers_a_conversation() {
     assert!(row["server_mean_prompt_ms"].as_f64().unwrap() > 0.0);
 }
 
+/// The built-in model ends its answers after a sentence or two; asked to go on, it writes as much as is asked for.
+#[test]
+fn answers_of_a_fixed_length_can_be_asked_for_where_the_server_knows_how() {
+    let program = Program::new();
+    let args = ["bench", "serve", "--num-prompts", "2", "--output-len", "60", "--no-warmup", "-o", "jsonl"];
+    let of = |more: &[&str]| -> Value {
+        serde_json::from_str(&program.good(&[&args[..], more].concat(), "").stdout).unwrap()
+    };
+    let ended = of(&[]);
+    assert!(
+        ended["total_output_tokens"].as_u64().unwrap() < 120 && ended["short_answers"].is_null(),
+        "{ended}"
+    );
+    let fixed = of(&["--ignore-eos"]);
+    assert_eq!((&fixed["total_output_tokens"], &fixed["short_answers"]), (&120.into(), &0.into()), "{fixed}");
+    // One that refuses the field is measured without it, and that is said.
+    let strict = Foreign::start(|i| match i {
+        0 => ("422 Unprocessable Entity", vec!["{\"error\":{\"message\":\"unknown field ignore_eos\"}}"]),
+        i => good(i),
+    });
+    let foreign = program.good(&[&args[..], &["--ignore-eos", "--url", &strict.url]].concat(), "");
+    assert!(foreign.stderr.contains("ignore_eos is refused"), "{}", foreign.stderr);
+    assert!(foreign.stdout.contains("\"completed\":2") && foreign.stdout.contains("\"short_answers\":null"));
+}
+
 #[test]
 fn a_load_that_cannot_be_put_is_refused_in_a_line() {
     let program = Program::new();

@@ -64,6 +64,31 @@ fn tokens_are_told_with_their_probabilities() {
 }
 
 #[test]
+fn an_answer_goes_on_behind_the_models_end_where_that_is_asked_for() {
+    let app = TestApp::start();
+    let ada = app.sign_up("ada");
+    let plain = complete(&app, &ada, &with(&json!({"temperature": 0}))).expect(200).json();
+    let n_plain = plain["usage"]["completion_tokens"].as_u64().unwrap();
+    assert_eq!(plain["choices"][0]["finish_reason"], "stop");
+    let longer = n_plain + 10;
+    for (fields, stops) in [
+        (json!({"ignore_eos": true, "max_tokens": longer}), false),
+        (json!({"ignore_eos": false, "max_tokens": longer}), true),
+    ] {
+        let mut body = with(&json!({"temperature": 0}));
+        body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        let answer = complete(&app, &ada, &body).expect(200).json();
+        let (n, why) = if stops { (n_plain, "stop") } else { (longer, "length") };
+        assert_eq!(answer["usage"]["completion_tokens"], n, "{answer}");
+        assert_eq!(answer["choices"][0]["finish_reason"], why, "{answer}");
+    }
+    // A text of a given form has an end of its own.
+    let body = with(&json!({"ignore_eos": true, "response_format": {"type": "json_object"}}));
+    let refused = complete(&app, &ada, &body).expect(400).json();
+    assert!(refused["error"]["message"].as_str().unwrap().contains("ignore_eos"), "{refused}");
+}
+
+#[test]
 fn a_bias_rules_a_token_out() {
     let app = TestApp::start();
     let ada = app.sign_up("ada");

@@ -104,6 +104,8 @@ pub struct Summary {
     pub n_input: usize,
     /// Tokens of all answers.
     pub n_output: usize,
+    /// Answers with fewer tokens than `--ignore-eos` asked for; `None` without it.
+    pub n_short: Option<usize>,
     /// Requests a second that kept the limits of `--goodput`; `None` where none were given.
     pub goodput: Option<f64>,
     /// Milliseconds to the first token.
@@ -138,6 +140,7 @@ impl Summary {
             duration_s: outcome.duration_s,
             n_input: good.iter().map(|e| e.n_input).sum(),
             n_output: good.iter().map(|e| e.n_output).sum(),
+            n_short: outcome.fixed_length.map(|n| good.iter().filter(|e| e.n_output < n).count()),
             goodput: goodput.is_set().then(|| per_second(n_kept as f64, outcome.duration_s)),
             ttft: Times::of(good.iter().filter_map(|e| e.ttft_ms)),
             tpot: Times::of(good.iter().filter_map(|e| e.tpot_ms())),
@@ -205,6 +208,7 @@ impl Summary {
         put("failed", json!(self.n_failed));
         put("total_input_tokens", json!(self.n_input));
         put("total_output_tokens", json!(self.n_output));
+        put("short_answers", json!(self.n_short));
         put("request_throughput", json!(self.request_throughput()));
         put("request_goodput", json!(self.goodput));
         put("output_throughput", json!(self.output_throughput()));
@@ -243,6 +247,9 @@ impl Summary {
         line("Benchmark duration (s):", format!("{:.2}", self.duration_s))?;
         line("Total input tokens:", self.n_input.to_string())?;
         line("Total generated tokens:", self.n_output.to_string())?;
+        if let Some(n_short) = self.n_short {
+            line("Answers shorter than asked:", n_short.to_string())?;
+        }
         line("Request throughput (req/s):", format!("{:.2}", self.request_throughput()))?;
         if let Some(goodput) = self.goodput {
             line("Request goodput (req/s):", format!("{goodput:.2}"))?;
@@ -313,11 +320,13 @@ mod tests {
             exchanges: vec![exchange(100.0, 600.0, 11), exchange(300.0, 1300.0, 11), failed],
             duration_s: 2.0,
             n_planned: 4,
+            fixed_length: Some(12),
             interrupted: true,
         };
         let goodput = Goodput::parse(&["ttft:200".into(), "tpot:60".into()]).unwrap();
         let summary = Summary::of(&outcome, &goodput);
         assert_eq!((summary.n_completed, summary.n_failed, summary.n_unsent), (2, 1, 1));
+        assert_eq!(summary.n_short, Some(2));
         let json = summary.json();
         for (key, value) in [
             ("request_throughput", 1.0),

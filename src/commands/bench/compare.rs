@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use mommygpt::bench::compare::{Ratio, Recorded, Verdict, compare_apart, compare_pairs, pair, read_results};
 use mommygpt::bench::environment::Snapshot;
@@ -11,6 +12,7 @@ use mommygpt::bench::row::BUILD_COMMIT;
 use mommygpt::bench::{runner, stats};
 use mommygpt::cli::BenchCompareArgs;
 use mommygpt::config;
+use mommygpt::engine::sampler::random_seed;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 use serde_json::json;
@@ -20,8 +22,11 @@ use super::open;
 
 /// Fewer pairs cannot show a difference at the level that is asked: of two rows, ten pairs that all point one way can.
 const LEAST_PAIRS: usize = 10;
-/// Of the order within pairs.
-const SEED: u64 = 0x6D6F_6D6D;
+/// A run repeats its test until it has lasted so long, and counts as the median: a test of some milliseconds says more
+/// about who else had the processor than about the program.
+const LEAST_RUN: Duration = Duration::from_millis(400);
+/// More repetitions than these make the median no better.
+const MOST_REPETITIONS: usize = 25;
 /// A larger file is no list of results.
 const MAX_FILE_BYTES: u64 = 256 << 20;
 
@@ -114,13 +119,18 @@ impl Compared<'_> {
     }
 }
 
-fn side(path: &Path, program: Option<&Path>, args: &BenchCompareArgs, dir: &Path) -> Result<Side, Failure> {
+/// The rows of a file that `bench` wrote.
+pub(super) fn read_file(path: &Path) -> Result<Vec<Recorded>, Failure> {
     let named = |e: io::Error| Failure::failed(format!("{}: {e}", path.display()));
     if std::fs::metadata(path).map_err(named)?.len() > MAX_FILE_BYTES {
         return Err(Failure::usage(format!("{}: too large for a file of results", path.display())));
     }
     let text = std::fs::read_to_string(path).map_err(named)?;
-    let rows = read_results(&text).map_err(|e| Failure::bad_data(format!("{}: {e}", path.display())))?;
+    read_results(&text).map_err(|e| Failure::bad_data(format!("{}: {e}", path.display())))
+}
+
+fn side(path: &Path, program: Option<&Path>, args: &BenchCompareArgs, dir: &Path) -> Result<Side, Failure> {
+    let rows = read_file(path)?;
     let program = match program {
         Some(program) => Some(program.to_owned()),
         None if args.no_rerun || !rows.iter().all(|row| is_ours(row, dir)) => None,
@@ -144,18 +154,22 @@ struct Interleaved<'a> {
 }
 
 impl Interleaved<'_> {
-    /// Tokens a second of A and of B, for every pair of rows. Which of the two goes first is drawn, so that neither
-    /// always finds the caches as the other left them.
+    /// Tokens a second of A and of B, for every pair of rows. Which of the two goes first is drawn for every other pair,
+    /// and the next pair has the other order, so that neither finds the machine warmer than the other does.
     fn run(&self, pairs: &[(Recorded, Recorded)]) -> Result<Vec<[Vec<f64>; 2]>, Failure> {
         let is_terminal = io::stderr().is_terminal();
-        let mut rng = ChaCha8Rng::seed_from_u64(SEED);
+        let mut rng = ChaCha8Rng::seed_from_u64(random_seed());
         let mut samples: Vec<[Vec<f64>; 2]> = pairs.iter().map(|_| [Vec::new(), Vec::new()]).collect();
+        let mut order = [0, 1];
         for i in 0..self.n_pairs {
+            // For all rows of a round alike.
+            if i % 2 == 1 || rng.next_u64() & 1 == 0 {
+                order.reverse();
+            }
             for ((a, b), samples) in pairs.iter().zip(&mut samples) {
                 if is_terminal {
                     let _ = write!(io::stderr(), "\r\x1b[Kpair {}/{}: {}", i + 1, self.n_pairs, a.test);
                 }
-                let order = if rng.next_u64() & 1 == 0 { [0, 1] } else { [1, 0] };
                 for which in order {
                     let row = if which == 0 { a } else { b };
                     samples[which].push(self.once(self.programs[which], row)?);
@@ -168,11 +182,11 @@ impl Interleaved<'_> {
         Ok(samples)
     }
 
-    /// One measured repetition in a process of its own.
+    /// One run in a process of its own: the median of its repetitions.
     fn once(&self, program: &Path, row: &Recorded) -> Result<f64, Failure> {
         let Test { n_prompt, n_gen, n_depth, n_batch, n_ubatch, n_threads, n_seqs } = row.test;
         let mut command = Command::new(program);
-        command.arg("--dir").arg(self.dir).args(["bench", "-r", "1", "-o", "jsonl", "-m", &row.model]);
+        command.arg("--dir").arg(self.dir).args(["bench", "-o", "jsonl", "-m", &row.model]);
         let mut number = |flag: &str, n: usize| {
             command.args([flag, &n.to_string()]);
         };
@@ -183,6 +197,7 @@ impl Interleaved<'_> {
             number("-p", n_prompt);
             number("-n", n_gen);
         }
+        number("-r", repetitions(row));
         number("-d", n_depth);
         number("-b", n_batch);
         number("-ub", n_ubatch);
@@ -199,8 +214,14 @@ impl Interleaved<'_> {
             return Err(failed(said.lines().last().unwrap_or("it failed without a word")));
         }
         let rows = read_results(&String::from_utf8_lossy(&output.stdout)).map_err(|e| failed(&e))?;
-        Ok(rows[0].samples[0])
+        rows.first().and_then(|row| stats::median(&row.samples)).ok_or_else(|| failed("it gave no result"))
     }
+}
+
+/// How often a run repeats a row's test, from the time that it took when it was recorded.
+fn repetitions(row: &Recorded) -> usize {
+    let seconds = row.test.n_tokens() as f64 / stats::mean(&row.samples).max(f64::MIN_POSITIVE);
+    ((LEAST_RUN.as_secs_f64() / seconds).ceil() as usize).clamp(1, MOST_REPETITIONS)
 }
 
 fn print(
@@ -215,8 +236,8 @@ fn print(
             .iter()
             .map(|r| {
                 json!({
-                    "model": r.rows.0.model, "test": r.rows.0.test.to_string(), "a_ts": stats::mean(&r.samples[0]),
-                    "b_ts": stats::mean(&r.samples[1]), "ratio": r.ratio.ratio, "low": r.ratio.low,
+                    "model": r.rows.0.model, "test": r.rows.0.test.to_string(), "a_ts": stats::trimmed_mean(&r.samples[0]),
+                    "b_ts": stats::trimmed_mean(&r.samples[1]), "ratio": r.ratio.ratio, "low": r.ratio.low,
                     "high": r.ratio.high, "p": r.ratio.p, "verdict": r.ratio.verdict.as_str(),
                     "a_samples": r.samples[0], "b_samples": r.samples[1],
                 })
@@ -226,7 +247,7 @@ fn print(
         writeln!(out, "{all:#}")?;
         return Ok(());
     }
-    writeln!(out, "| model | test | A t/s | B t/s | B / A | 99% interval | verdict |")?;
+    writeln!(out, "| model | test | A t/s | B t/s | B / A | 95% interval | verdict |")?;
     writeln!(out, "| :--- | ---: | ---: | ---: | ---: | :---: | :--- |")?;
     for r in results {
         let (a, b) = r.rows;
@@ -236,8 +257,8 @@ fn print(
             out,
             "| {model} | {} | {:.2} | {:.2} | {:.3} | {:.3} to {:.3} | {mark}{}{mark} |",
             a.test,
-            stats::mean(&r.samples[0]),
-            stats::mean(&r.samples[1]),
+            stats::trimmed_mean(&r.samples[0]),
+            stats::trimmed_mean(&r.samples[1]),
             r.ratio.ratio,
             r.ratio.low,
             r.ratio.high,

@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use mommygpt::bench::machine::Machine;
+use mommygpt::bench::page;
 use mommygpt::config;
 
 use super::super::{Failure, Out};
@@ -15,8 +16,8 @@ pub(super) fn path(dir: &Path) -> PathBuf {
 
 /// `bench machine`.
 pub(super) fn machine(dir: Option<PathBuf>, output: &str, fresh: bool, out: &mut Out) -> Result<(), Failure> {
-    if !["md", "json"].contains(&output) {
-        return Err(Failure::usage(format!("-o {output}: must be one of: md json")));
+    if !["md", "json", "html", "svg"].contains(&output) {
+        return Err(Failure::usage(format!("-o {output}: must be one of: md json html svg")));
     }
     let path = path(&config::data_dir(dir)?);
     let kept = if fresh { None } else { Machine::load(&path) };
@@ -24,12 +25,15 @@ pub(super) fn machine(dir: Option<PathBuf>, output: &str, fresh: bool, out: &mut
         Some(machine) => machine,
         None => measure(&path)?,
     };
-    if output == "json" {
-        let text = serde_json::to_string_pretty(&machine).map_err(|e| Failure::failed(e.to_string()))?;
-        writeln!(out, "{text}")?;
-        return Ok(());
+    match output {
+        "json" => {
+            let text = serde_json::to_string_pretty(&machine).map_err(|e| Failure::failed(e.to_string()))?;
+            writeln!(out, "{text}")?;
+        }
+        "html" => write!(out, "{}", page::machine_page(&machine))?,
+        "svg" => write!(out, "{}", page::machine_sheet(&machine))?,
+        _ => print(&machine, out)?,
     }
-    print(&machine, out)?;
     Ok(())
 }
 

@@ -114,28 +114,35 @@ async fn own(
     Ok(Measured { server: format!("own server, {most_at_once} at once"), ..measured? })
 }
 
-/// Every plan, one after the other; each is printed when it is done.
-async fn measure(
-    mut target: Target,
-    plans: Vec<Plan>,
-    goodput: &Goodput,
-    args: &BenchServeArgs,
-    out: &mut Out,
-) -> Result<Measured, Failure> {
+/// Finds out what the server has and takes, and wakes it with a first conversation.
+async fn prepare(target: &mut Target, plans: &mut [Plan], args: &BenchServeArgs) -> Result<(), Failure> {
     let models = target.models().await?;
     if target.model.is_none() {
         target.model = models.first().cloned();
     }
-    if !args.no_warmup
-        && let Some(plan) = plans.first()
-    {
-        let first = Plan {
-            arrival: Arrival::Closed { concurrency: 1 },
-            conversations: plan.conversations.first().cloned().into_iter().collect(),
-            ..plan.clone()
-        };
-        load::run(&target, first, std::future::pending(), |_, _| {}).await;
+    let Some(first) = plans.first().cloned() else { return Ok(()) };
+    if first.ignore_eos && !load::takes_ignore_eos(target, &first).await {
+        tracing::warn!("{}: ignore_eos is refused; answers end where the model ends them", target.url);
+        plans.iter_mut().for_each(|plan| plan.ignore_eos = false);
     }
+    if !args.no_warmup {
+        let conversations = first.conversations.first().cloned().into_iter().collect();
+        let ignore_eos = plans.iter().all(|plan| plan.ignore_eos);
+        let alone = Plan { arrival: Arrival::Closed { concurrency: 1 }, conversations, ignore_eos, ..first };
+        load::run(target, alone, std::future::pending(), |_, _| {}).await;
+    }
+    Ok(())
+}
+
+/// Every plan, one after the other; each is printed when it is done.
+async fn measure(
+    mut target: Target,
+    mut plans: Vec<Plan>,
+    goodput: &Goodput,
+    args: &BenchServeArgs,
+    out: &mut Out,
+) -> Result<Measured, Failure> {
+    prepare(&mut target, &mut plans, args).await?;
     let is_terminal = io::stderr().is_terminal();
     let mut summaries = Vec::new();
     for (i, plan) in plans.iter().enumerate() {
