@@ -8,16 +8,24 @@ use scale::{Scale, shown};
 
 /// Colours that people with any kind of colour vision can tell apart (Okabe and Ito), readable on white and on black.
 const COLOURS: [&str; 7] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c8c8c"];
+/// Strokes of the first seven series, of the next seven, and of all others.
+const DASHES: [&str; 3] = ["", " stroke-dasharray=\"7 3\"", " stroke-dasharray=\"2 3\""];
+/// The stroke of a limit.
+const LIMIT_DASH: &str = " stroke-dasharray=\"5 4\"";
 /// Drawing units of a chart; it is scaled to the width of the page.
 pub const WIDTH: f64 = 440.0;
 /// Height without the legend.
 const HEIGHT: f64 = 300.0;
 const LEFT: f64 = 58.0;
 const RIGHT: f64 = 18.0;
-const TOP: f64 = 34.0;
+const TOP: f64 = 44.0;
 const BOTTOM: f64 = 46.0;
 /// A line of the legend.
 const LEGEND_LINE: f64 = 18.0;
+/// Room between the x axis's name and the legend.
+const LEGEND_GAP: f64 = 10.0;
+/// Characters that fit beside a line of the legend, and into the title.
+const LEGEND_CHARS: usize = 50;
 /// Labels of points keep this distance from each other.
 const LABEL_HEIGHT: f64 = 13.0;
 
@@ -61,6 +69,8 @@ pub struct Series {
 pub struct Chart {
     /// Above it.
     pub title: String,
+    /// Below the title, smaller: of what; may be empty.
+    pub subtitle: String,
     /// Name of the x axis, with its unit.
     pub x_label: String,
     /// Name of the y axis, with its unit.
@@ -76,7 +86,7 @@ pub struct Chart {
 impl Chart {
     /// Height in drawing units, legend included.
     pub fn height(&self) -> f64 {
-        HEIGHT + LEGEND_LINE * self.named().count() as f64
+        HEIGHT + LEGEND_GAP + LEGEND_LINE * self.named().count() as f64
     }
 
     fn named(&self) -> impl Iterator<Item = (usize, &Series)> {
@@ -96,27 +106,29 @@ impl Chart {
         let mut out = format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" y=\"{y}\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" \
              height=\"{height}\" role=\"img\" font-family=\"system-ui, sans-serif\" font-size=\"13\" fill=\"currentColor\">\
-             <title>{title}</title><text x=\"{LEFT}\" y=\"16\" font-size=\"15\" font-weight=\"600\">{title}</text>",
-            title = escape(&self.title)
+             <title>{title}</title><text x=\"{LEFT}\" y=\"16\" font-size=\"15\" font-weight=\"600\">{title}</text>\
+             <text x=\"{LEFT}\" y=\"32\" font-size=\"12\" opacity=\".75\">{subtitle}</text>",
+            title = escape(&self.title),
+            subtitle = escape(&cut(&self.subtitle))
         );
         self.frame(&x, &y_scale, &mut out);
         for (i, series) in self.series.iter().enumerate() {
-            draw(series, colour(i), &x, &y_scale, &mut out);
+            draw(series, i, &x, &y_scale, &mut out);
         }
         self.labels(&x, &y_scale, &mut out);
         for (line, (i, series)) in self.named().enumerate() {
-            let top = HEIGHT + LEGEND_LINE * line as f64;
-            let dash = if series.style == Style::Limit { " stroke-dasharray=\"5 4\"" } else { "" };
-            let _ = write!(
-                out,
-                "<line x1=\"{LEFT}\" x2=\"{}\" y1=\"{top}\" y2=\"{top}\" stroke=\"{}\" stroke-width=\"2.5\"{dash}/>\
-                 <text x=\"{}\" y=\"{}\">{}</text>",
-                LEFT + 22.0,
-                colour(i),
-                LEFT + 30.0,
-                top + 4.0,
-                escape(&series.name)
-            );
+            let top = HEIGHT + LEGEND_GAP + LEGEND_LINE * line as f64;
+            let (dash, colour, end) = (dash(i, series.style), colour(i), LEFT + 22.0);
+            let _ = if series.style == Style::Points {
+                write!(out, "<circle cx=\"{}\" cy=\"{top}\" r=\"3.5\" fill=\"{colour}\"/>", LEFT + 11.0)
+            } else {
+                write!(
+                    out,
+                    "<line x1=\"{LEFT}\" x2=\"{end}\" y1=\"{top}\" y2=\"{top}\" stroke=\"{colour}\" stroke-width=\"2.5\"{dash}/>"
+                )
+            };
+            let name = escape(&cut(&series.name));
+            let _ = write!(out, "<text x=\"{}\" y=\"{}\">{name}</text>", LEFT + 30.0, top + 4.0);
         }
         out + "</svg>"
     }
@@ -157,43 +169,72 @@ impl Chart {
         );
     }
 
-    /// Labels of points, pushed apart where they would stand on each other.
+    /// Labels of points, on the side that has room, pushed apart where they would stand on each other.
     fn labels(&self, x: &Scale, y: &Scale, out: &mut String) {
-        let mut labels: Vec<(f64, f64, &str)> = self
-            .series
-            .iter()
-            .flat_map(|s| {
-                s.points.iter().zip(&s.labels).map(|(p, l)| (x.place(p.0), y.place(p.1), l.as_str()))
-            })
-            .collect();
-        labels.sort_by(|a, b| a.1.total_cmp(&b.1));
-        let mut last = f64::NEG_INFINITY;
-        for (at_x, at_y, label) in labels {
-            let at_y = at_y.max(last + LABEL_HEIGHT);
-            last = at_y;
-            // On the side that has room.
-            let is_right = at_x < f64::midpoint(LEFT, WIDTH);
-            let (dx, anchor) = if is_right { (8.0, "start") } else { (-8.0, "end") };
-            let _ = write!(
-                out,
-                "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\" font-size=\"11\">{}</text>",
-                at_x + dx,
-                at_y + 4.0,
-                escape(label)
-            );
+        let of = |s: &'_ Series| -> Vec<(f64, f64, String)> {
+            let places = s.points.iter().map(|p| (x.place(p.0), y.place(p.1)));
+            places.zip(&s.labels).map(|((x, y), label)| (x, y, escape(label))).collect()
+        };
+        let is_left = |label: &(f64, f64, String)| label.0 < f64::midpoint(LEFT, WIDTH);
+        let (left, right): (Vec<_>, Vec<_>) = self.series.iter().flat_map(of).partition(is_left);
+        for (mut labels, dx, anchor) in [(left, 8.0, "start"), (right, -8.0, "end")] {
+            labels.sort_by(|a, b| a.1.total_cmp(&b.1));
+            let heights = pushed_apart(labels.iter().map(|l| l.1), HEIGHT - BOTTOM - LABEL_HEIGHT / 2.0);
+            for ((at_x, _, label), at_y) in labels.iter().zip(heights) {
+                let _ = write!(
+                    out,
+                    "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\" font-size=\"11\">{label}</text>",
+                    at_x + dx,
+                    at_y + 4.0
+                );
+            }
         }
     }
+}
+
+/// Ascending heights with [`LABEL_HEIGHT`] between them: down as far as `bottom`, and up from there.
+fn pushed_apart(heights: impl Iterator<Item = f64>, bottom: f64) -> Vec<f64> {
+    let mut last = f64::NEG_INFINITY;
+    let mut apart: Vec<f64> = heights
+        .map(|height| {
+            last = height.max(last + LABEL_HEIGHT);
+            last
+        })
+        .collect();
+    let mut most = bottom;
+    for height in apart.iter_mut().rev() {
+        *height = height.min(most);
+        most = *height - LABEL_HEIGHT;
+    }
+    apart
 }
 
 fn colour(i: usize) -> &'static str {
     COLOURS[i % COLOURS.len()]
 }
 
-fn draw(series: &Series, colour: &str, x: &Scale, y: &Scale, out: &mut String) {
+fn dash(i: usize, style: Style) -> &'static str {
+    match style {
+        Style::Limit => LIMIT_DASH,
+        Style::Points => "",
+        Style::Marked | Style::Line => DASHES[(i / COLOURS.len()).min(DASHES.len() - 1)],
+    }
+}
+
+/// As much of a name as fits.
+fn cut(name: &str) -> String {
+    if name.chars().count() <= LEGEND_CHARS {
+        return name.to_owned();
+    }
+    name.chars().take(LEGEND_CHARS - 1).chain(['…']).collect()
+}
+
+fn draw(series: &Series, i: usize, x: &Scale, y: &Scale, out: &mut String) {
+    let colour = colour(i);
     let places: Vec<(f64, f64)> = series.points.iter().map(|p| (x.place(p.0), y.place(p.1))).collect();
     if series.style != Style::Points {
         let path: Vec<String> = places.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
-        let dash = if series.style == Style::Limit { " stroke-dasharray=\"5 4\"" } else { "" };
+        let dash = dash(i, series.style);
         let _ = write!(
             out,
             "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"{dash}/>",
@@ -257,6 +298,7 @@ mod tests {
     fn chart(points: Vec<(f64, f64)>, axis: Axis) -> Chart {
         Chart {
             title: "a <b> & c".into(),
+            subtitle: "<b>".repeat(99),
             x_label: "x".into(),
             y_label: "y".into(),
             x_axis: axis,
@@ -280,6 +322,13 @@ mod tests {
             }
         }
         assert_eq!(chart(vec![], Axis::Linear).svg(0.0), "");
+    }
+
+    #[test]
+    fn labels_neither_overlap_nor_leave_the_chart() {
+        assert_eq!(pushed_apart([10.0, 50.0].into_iter(), 200.0), [10.0, 50.0]);
+        let apart = pushed_apart([10.0, 12.0, 195.0, 196.0, 197.0].into_iter(), 200.0);
+        assert_eq!(apart, [10.0, 23.0, 174.0, 187.0, 200.0]);
     }
 
     #[test]

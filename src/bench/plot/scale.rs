@@ -12,24 +12,29 @@ pub(super) struct Scale {
     high: f64,
     from: f64,
     to: f64,
+    /// Counts: there is nothing between two threads.
+    is_whole: bool,
 }
 
 impl Scale {
     /// A scale that holds all drawable `values` between the places `from` and `to`; `None` where there is none.
     pub(super) fn over(axis: Axis, values: impl Iterator<Item = f64>, from: f64, to: f64) -> Option<Self> {
-        let drawable = values.filter(|v| v.is_finite() && (axis == Axis::Linear || *v > 0.0));
+        let mut is_whole = true;
+        let drawable = values
+            .filter(|v| v.is_finite() && (axis == Axis::Linear || *v > 0.0))
+            .inspect(|v| is_whole &= v.fract() == 0.0);
         let (low, high) =
             drawable.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
         if low > high {
             // Nothing can be drawn on a logarithmic axis, but the other axis may have something.
-            return (axis == Axis::Log).then_some(Self { axis, low: 1.0, high: 10.0, from, to });
+            return (axis == Axis::Log).then_some(Self { axis, low: 1.0, high: 10.0, from, to, is_whole });
         }
         let (low, high) = match axis {
             Axis::Linear if high > 0.0 => (low.min(0.0), high * 1.08),
             Axis::Linear => (low - 1.0, high + 1.0),
             Axis::Log => (low / 1.5, high * 1.5),
         };
-        Some(Self { axis, low, high, from, to })
+        Some(Self { axis, low, high, from, to, is_whole })
     }
 
     /// Where a value stands; what cannot be drawn stands at the end nearest to it.
@@ -46,7 +51,8 @@ impl Scale {
     pub(super) fn ticks(&self) -> Vec<f64> {
         match self.axis {
             Axis::Linear => {
-                let step = round_step((self.high - self.low) / TICKS);
+                let step =
+                    round_step((self.high - self.low) / TICKS).max(if self.is_whole { 1.0 } else { 0.0 });
                 let first = (self.low / step).ceil() as i64;
                 let last = (self.high / step).floor() as i64;
                 (first..=last).map(|i| i as f64 * step).collect()
@@ -98,6 +104,8 @@ mod tests {
     fn ticks_are_round_and_inside() {
         let scale = Scale::over(Axis::Linear, [0.0, 87.0].into_iter(), 0.0, 100.0).unwrap();
         assert_eq!(scale.ticks(), [0.0, 20.0, 40.0, 60.0, 80.0]);
+        let threads = Scale::over(Axis::Linear, [1.0, 2.0].into_iter(), 0.0, 100.0).unwrap();
+        assert_eq!(threads.ticks(), [0.0, 1.0, 2.0]);
         let scale = Scale::over(Axis::Log, [1.0, 500.0].into_iter(), 0.0, 100.0).unwrap();
         assert_eq!(scale.ticks(), [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0]);
         assert_eq!([0.0, 0.25, 1500.0, 20_000.0, 3e6].map(shown), ["0", "0.25", "1500", "20k", "3M"]);

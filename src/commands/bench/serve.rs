@@ -123,7 +123,9 @@ async fn prepare(target: &mut Target, plans: &mut [Plan], args: &BenchServeArgs)
     let Some(first) = plans.first().cloned() else { return Ok(()) };
     if first.ignore_eos && !load::takes_ignore_eos(target, &first).await {
         tracing::warn!("{}: ignore_eos is refused; answers end where the model ends them", target.url);
-        plans.iter_mut().for_each(|plan| plan.ignore_eos = false);
+        for plan in plans.iter_mut() {
+            plan.ignore_eos = false;
+        }
     }
     if !args.no_warmup {
         let conversations = first.conversations.first().cloned().into_iter().collect();
