@@ -23,6 +23,8 @@ CARD = (
 )
 CONTROL, NORMAL = 3, 1  # GGUF's token types
 TYPES = {"q8_0": gguf.GGMLQuantizationType.Q8_0, "f16": gguf.GGMLQuantizationType.F16, "f32": gguf.GGMLQuantizationType.F32}
+# What tools call the file by; without it they guess.
+FILE_TYPES = {"q8_0": gguf.LlamaFileType.MOSTLY_Q8_0, "f16": gguf.LlamaFileType.MOSTLY_F16, "f32": gguf.LlamaFileType.ALL_F32}
 
 
 def describe(w, c, name):
@@ -98,6 +100,7 @@ def main():
     sd, c = saved["model"], saved["config"]
     w = gguf.GGUFWriter(a.out, "llama")
     describe(w, c, a.name)
+    w.add_file_type(FILE_TYPES[a.type])
     assert add_tokenizer(w, a.tokenizer) == c["vocab"]
     for name, tensor in tensors(sd, c):
         add_tensor(w, name, tensor, a.type)

@@ -218,3 +218,57 @@ fn file_type(gguf: &Gguf) -> String {
     };
     format!("(guessed) {guess}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::shape;
+    use super::*;
+
+    /// What llama.cpp's `llama_model_desc` (the library of llama-cpp-python 0.3.36) says of small files of these shapes.
+    #[test]
+    fn size_classes_are_those_that_llama_cpp_prints() {
+        let gguf = shape::outline("shape:tiny-llama:Q8_0").unwrap();
+        let mut config = ModelConfig::from_gguf(&gguf, None).unwrap();
+        for (architecture, n_layer, class) in [
+            ("llama", 2, "?B"),
+            ("llama", 30, "256M"),
+            ("llama", 32, "7B"),
+            ("llama", 80, "70B"),
+            ("qwen2", 24, "1B"),
+            ("qwen2", 28, "7B"),
+            ("qwen3", 28, "1.7B"),
+            ("qwen3", 36, "8B"),
+            ("gemma2", 46, "27B"),
+            ("gemma3", 18, "270M"),
+            ("phi3", 24, "1B"),
+            ("granite", 32, "3B"),
+            ("granite", 40, "?B"),
+            ("granite", 64, "30B"),
+            ("glm4", 40, "9B"),
+            ("qwen3moe", 48, "30B.A3B"),
+        ] {
+            (config.architecture, config.n_layer) = (architecture.to_owned(), n_layer);
+            assert_eq!(size_class(&config), class, "{architecture} of {n_layer} layers");
+        }
+        config.architecture = "llama".to_owned();
+        for (n_vocab, class) in [(39_999, "7B"), (40_000, "8B"), (49_152, "3B"), (49_153, "8B")] {
+            (config.n_layer, config.n_vocab) = (32, n_vocab);
+            assert_eq!(size_class(&config), class, "{n_vocab} words");
+        }
+        config.architecture = "lfm2".to_owned();
+        for (n_ff, class) in [(4608, "350M"), (6912, "700M"), (8192, "1.2B"), (10_752, "2.6B"), (512, "?B")] {
+            config.n_ff = n_ff;
+            assert_eq!(size_class(&config), class, "{n_ff} wide");
+        }
+    }
+
+    #[test]
+    fn file_types_stand_at_their_numbers() {
+        for (number, name) in
+            [(0, "all F32"), (7, "Q8_0"), (15, "Q4_K - Medium"), (27, "IQ3_S mix - 3.66 bpw"), (32, "BF16")]
+        {
+            assert_eq!(FILE_TYPES[number], name);
+        }
+        assert_eq!((FILE_TYPES[36], FILE_TYPES[41]), ("TQ1_0 - 1.69 bpw ternary", "Q2_0"));
+    }
+}

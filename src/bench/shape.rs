@@ -63,15 +63,23 @@ const SHAPES: &[Shape] = &[
     shape!("qwen3-1.7b", "qwen3", 28, 2048, 6144, 16, 8, 128, 1e6, true, 151_936, 40960),
     shape!("llama-3.2-3b", "llama", 28, 3072, 8192, 24, 8, 128, 5e5, true, 128_256, 131_072),
     shape!("qwen3-4b", "qwen3", 36, 2560, 9728, 32, 8, 128, 1e6, true, 151_936, 40960),
+    shape!("gemma-3-270m", "gemma3", 18, 640, 2048, 4, 1, 256, 1e6, true, 262_144, 32768),
+    shape!("gemma-3-1b", "gemma3", 26, 1152, 6912, 4, 1, 256, 1e6, true, 262_144, 32768),
     shape!("llama-3.1-8b", "llama", 32, 4096, 14336, 32, 8, 128, 5e5, false, 128_256, 131_072),
     shape!("qwen3-8b", "qwen3", 36, 4096, 12288, 32, 8, 128, 1e6, false, 151_936, 40960),
     shape!("tiny-llama", "llama", 2, 256, 512, 4, 2, 64, 1e4, false, 2048, 2048),
     shape!("tiny-qwen2", "qwen2", 2, 256, 512, 4, 2, 64, 1e6, true, 2048, 2048),
+    shape!("tiny-gemma3", "gemma3", 2, 256, 512, 4, 2, 64, 1e6, true, 2048, 2048),
     shape!("tiny-qwen3", "qwen3", 2, 256, 512, 4, 2, 64, 1e6, true, 2048, 2048),
 ];
 
 /// Other spellings of the names above.
-const ALIASES: &[(&str, &str)] = &[("llama3.2-1b", "llama-3.2-1b"), ("llama3.2-3b", "llama-3.2-3b")];
+const ALIASES: &[(&str, &str)] = &[
+    ("llama3.2-1b", "llama-3.2-1b"),
+    ("llama3.2-3b", "llama-3.2-3b"),
+    ("gemma3-270m", "gemma-3-270m"),
+    ("gemma3-1b", "gemma-3-1b"),
+];
 
 /// A name that says no shape (wrong usage), or a model that does not fit.
 #[derive(Debug, thiserror::Error)]

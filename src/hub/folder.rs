@@ -11,7 +11,7 @@ use super::{BUILTIN, BUILTIN_NAME, HubError, ModelFile, at};
 use crate::model::gguf::split::{PartName, part_paths};
 
 /// Of the model in the binary; its card says the same.
-const BUILTIN_SHA256: &str = "976292f625e91d4af215b671ffdcbd4e9fe715f73d1ab8f6910fc04b39c09cc4";
+const BUILTIN_SHA256: &str = "cea93fe38489cd63c5cc8cf5674f27606f468792bb27c03d5ab826089705e174";
 /// Longest model name in bytes: what every file system takes, with room for the suffixes.
 const MAX_NAME_BYTES: usize = 200;
 const EXTENSION: &str = "gguf";

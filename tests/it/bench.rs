@@ -1,5 +1,7 @@
 //! `bench`: agreement with llama-bench where engines cannot differ, its formats, and what bad input gets.
 
+use std::path::Path;
+
 use mommygpt::bench::description::Description;
 use mommygpt::bench::shape;
 use mommygpt::model::{Gguf, ModelConfig};
@@ -36,6 +38,8 @@ fn shapes_have_the_size_and_parameters_that_llama_bench_prints_of_such_files() {
         ("llama-3.2-1b", "llama 1B Q4_K - Medium", "762.81 MiB", "1.24 B"),
         ("llama-3.2-3b", "llama 3B Q4_K - Medium", "1.87 GiB", "3.21 B"),
         ("qwen2.5-0.5b", "qwen2 1B Q4_K - Medium", "373.71 MiB", "494.03 M"),
+        ("gemma-3-270m", "gemma3 270M Q4_K - Medium", "235.16 MiB", "268.10 M"),
+        ("gemma-3-1b", "gemma3 1B Q4_K - Medium", "762.49 MiB", "999.89 M"),
         ("smollm2-135m", "llama 256M Q4_K - Medium", "98.87 MiB", "134.52 M"),
     ] {
         let of = describe(&shape::outline(&format!("shape:{name}:Q4_K_M")).unwrap());
@@ -43,8 +47,23 @@ fn shapes_have_the_size_and_parameters_that_llama_bench_prints_of_such_files() {
         assert_eq!(of.model_type, model_type, "{name}");
         assert_eq!(printed, (size.to_owned(), n_params.to_owned()), "{name}");
     }
-    let exact = describe(&shape::outline("shape:qwen3-0.6b:Q4_K_M").unwrap());
-    assert_eq!((exact.size, exact.n_params), (390_753_280, 596_049_920));
+    // To the byte, as llama.cpp's library says of files that it quantized itself.
+    for (name, size, n_params) in [
+        ("qwen3-0.6b:Q4_K_M", 390_753_280, 596_049_920),
+        ("smollm2-135m:Q4_K_M", 103_668_480, 134_515_008),
+        ("gemma-3-270m:Q4_K_M", 246_587_904, 268_098_176),
+        ("gemma-3-270m:Q3_K_M", 235_436_544, 268_098_176),
+        ("gemma-3-270m:Q5_K_M", 253_499_904, 268_098_176),
+        ("gemma-3-270m:Q4_0", 234_883_584, 268_098_176),
+        ("gemma-3-270m:Q8_0", 285_018_624, 268_098_176),
+    ] {
+        let exact = describe(&shape::outline(&format!("shape:{name}")).unwrap());
+        assert_eq!((exact.size, exact.n_params), (size, n_params), "{name}");
+    }
+    let builtin =
+        describe(&Gguf::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/mommy.gguf")).unwrap());
+    assert_eq!(builtin.model_type, "llama ?B Q8_0", "the file says its type itself");
+    assert_eq!((builtin.size, builtin.n_params), (7_955_456, 7_475_456));
 }
 
 /// Its loader sums over tensors, and guesses for a file without `general.file_type`.

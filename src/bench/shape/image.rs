@@ -13,6 +13,8 @@ const F32: u32 = 6;
 const STRING: u32 = 8;
 const ARRAY: u32 = 9;
 const I32: u32 = 5;
+/// Positions that five of six layers of the smaller Gemma 3 models see.
+const GEMMA3_WINDOW: usize = 512;
 /// The messages one after the other: random weights follow no template.
 const TEMPLATE: &str = "{% for message in messages %}{{ message.content }}\n{% endfor %}";
 
@@ -104,9 +106,13 @@ fn tensors(shape: &Shape, quant: Quant) -> Vec<Tensor> {
             vector(&mut out, named("attn_k.bias"), n_kv);
             vector(&mut out, named("attn_v.bias"), n_kv);
         }
-        if shape.architecture == "qwen3" {
+        if matches!(shape.architecture, "qwen3" | "gemma3") {
             vector(&mut out, named("attn_q_norm.weight"), head_dim);
             vector(&mut out, named("attn_k_norm.weight"), head_dim);
+        }
+        if shape.architecture == "gemma3" {
+            vector(&mut out, named("post_attention_norm.weight"), n_embd);
+            vector(&mut out, named("post_ffw_norm.weight"), n_embd);
         }
         vector(&mut out, named("ffn_norm.weight"), n_embd);
         matrix(&mut out, named("ffn_gate"), n_embd, n_ff, Role::Other, layer);
@@ -169,6 +175,9 @@ fn header(shape: &Shape, quant: Quant, tensors: &[Tensor]) -> Vec<u8> {
     meta.float(&of("rope.freq_base"), shape.rope_base);
     meta.float(&of("attention.layer_norm_rms_epsilon"), 1e-5);
     meta.size(&of("vocab_size"), shape.n_vocab);
+    if shape.architecture == "gemma3" {
+        meta.size(&of("attention.sliding_window"), GEMMA3_WINDOW);
+    }
     vocabulary(&mut meta, shape.n_vocab);
     let mut out = b"GGUF".to_vec();
     out.extend(3_u32.to_le_bytes());
