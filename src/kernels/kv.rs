@@ -126,6 +126,9 @@ impl Pages {
     }
 }
 
+/// Numbers of a key that are narrowed before they are spread over their lines.
+const NARROWED: usize = 128;
+
 /// Writes one position's key and value into slot `slot` of their slabs; `bytes` is both slabs.
 pub(super) fn write_position(
     kv: KvType,
@@ -139,8 +142,14 @@ pub(super) fn write_position(
     let (keys, values) = bytes.split_at_mut(bytes.len() / 2);
     match kv {
         KvType::F16 => {
-            for (line, k) in keys.chunks_exact_mut(2 * PAGE_LEN).zip(key) {
-                line[2 * slot..2 * slot + 2].copy_from_slice(&f32_to_f16(*k).to_le_bytes());
+            let mut halves = [0u8; 2 * NARROWED];
+            for (lines, k) in keys.chunks_mut(2 * PAGE_LEN * NARROWED).zip(key.chunks(NARROWED)) {
+                kernels.narrow(k, &mut halves[..2 * k.len()]);
+                for (line, half) in
+                    lines.as_chunks_mut::<{ 2 * PAGE_LEN }>().0.iter_mut().zip(halves.as_chunks::<2>().0)
+                {
+                    line[2 * slot..2 * slot + 2].copy_from_slice(half);
+                }
             }
             kernels.narrow(value, &mut values[2 * slot * head_dim..2 * (slot + 1) * head_dim]);
         }
