@@ -134,7 +134,7 @@ pub fn place_rows(
             kernels.rope(head, &cos[row.clone()], &sin[row], neox);
         }
     };
-    let shares = Shares::one_by_one(n_head_kv);
+    let shares = Shares::one_by_one(&team.cursors, n_head_kv);
     let work = |head: usize| {
         for (m, place) in places.iter().enumerate() {
             let at = |column: usize| m * width + column * head_dim..m * width + (column + 1) * head_dim;
@@ -185,7 +185,7 @@ pub fn attend(
     let (group, width) = (layout.heads.group(), layout.heads.qkv_width());
     // Rows of their own for every tile: the threads rely on it.
     assert!(tiles.windows(2).all(|pair| pair[0].row + pair[0].n_rows <= pair[1].row), "tiles share a row");
-    let shares = Shares::one_by_one(tiles.len() * n_head_kv);
+    let shares = Shares::one_by_one(&team.cursors, tiles.len() * n_head_kv);
     let (scratch, out) = (Parts::new(&mut team.scratch), Parts::new(out));
     let kernels = &team.kernels;
     team.pool.run(&|thread_idx| {

@@ -190,7 +190,7 @@ pub fn linear(
     // Rows of bf16 pass by in blocks that stay in a core's cache; all others at once, so that weights are read once.
     let block = wide.map_or(n_rows, |_| wide_block_rows(layer.k).min(n_rows)).max(1);
     let grain = if n_rows <= FEW_ROWS { FEW_ROWS_GRAIN } else { 1 };
-    let shares = Shares::new(n_units * n_rows.div_ceil(block), team.n_threads(), grain);
+    let shares = Shares::new(&team.cursors, n_units * n_rows.div_ceil(block), grain);
     let (scratch, out) = (Parts::new(&mut team.scratch), Parts::new(out));
     team.pool.run(&|thread_idx| {
         // SAFETY: every thread takes its own element, once.

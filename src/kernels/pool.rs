@@ -1,13 +1,14 @@
 //! A fork-join pool for one forward pass at a time: every thread runs the same closure and meets the others at barriers.
 //!
 //! Workers spin for a short while after a step, because the next one usually follows at once, then sleep; an idle server
-//! costs nothing. A barrier spins too, and gives its core away when another thread has been kept waiting for long.
+//! costs nothing. A barrier does the same: where somebody else holds a core, a thread that waits must leave its own, or the
+//! one it waits for is not moved there.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{JoinHandle, Thread};
 
-/// Turns of the spin loop before a waiting thread sleeps or yields: some tens of microseconds.
+/// Turns of the spin loop before a waiting thread sleeps: some tens of microseconds.
 const SPINS: usize = 4000;
 
 /// A job: a closure over the thread's number, with its lifetime erased while all threads run it.
@@ -28,9 +29,14 @@ struct Shared {
 }
 
 /// A sense-counting barrier.
+#[derive(Default)]
 struct Barrier {
     arrived: AtomicUsize,
     round: AtomicUsize,
+    /// Threads that have stopped spinning; they sleep on `woken`.
+    sleepers: AtomicUsize,
+    bed: Mutex<()>,
+    woken: Condvar,
 }
 
 impl Barrier {
@@ -38,14 +44,25 @@ impl Barrier {
         let round = self.round.load(Ordering::Relaxed);
         if self.arrived.fetch_add(1, Ordering::AcqRel) + 1 == n_threads {
             self.arrived.store(0, Ordering::Relaxed);
-            self.round.store(round.wrapping_add(1), Ordering::Release);
+            // In one order with `sleepers` for all threads: a sleeper sees the new round, or is seen here.
+            self.round.store(round.wrapping_add(1), Ordering::SeqCst);
+            if self.sleepers.load(Ordering::SeqCst) > 0 {
+                drop(self.bed.lock().unwrap_or_else(PoisonError::into_inner));
+                self.woken.notify_all();
+            }
             return;
         }
-        let mut spins = 0;
-        while self.round.load(Ordering::Acquire) == round {
-            spins += 1;
-            if spins % SPINS == 0 { std::thread::yield_now() } else { std::hint::spin_loop() }
+        for _ in 0..SPINS {
+            if self.round.load(Ordering::Acquire) != round {
+                return;
+            }
+            std::hint::spin_loop();
         }
+        self.sleepers.fetch_add(1, Ordering::SeqCst);
+        let bed = self.bed.lock().unwrap_or_else(PoisonError::into_inner);
+        let bed = self.woken.wait_while(bed, |()| self.round.load(Ordering::SeqCst) == round);
+        drop(bed.unwrap_or_else(PoisonError::into_inner));
+        self.sleepers.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -67,7 +84,7 @@ impl Pool {
             epoch: AtomicUsize::new(0),
             job: Mutex::new(None),
             stop: AtomicBool::new(false),
-            barrier: Barrier { arrived: AtomicUsize::new(0), round: AtomicUsize::new(0) },
+            barrier: Barrier::default(),
             panicked: AtomicBool::new(false),
         });
         let mut pool = Self { shared, workers: Vec::new(), handles: Vec::new() };

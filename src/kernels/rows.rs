@@ -23,7 +23,7 @@ fn for_each_row(team: &Team, n_rows: usize, width: usize, work: &(dyn Fn(usize) 
         (0..n_rows).for_each(work);
         return;
     }
-    let shares = Shares::new(n_rows, team.n_threads(), GRAIN);
+    let shares = Shares::new(&team.cursors, n_rows, GRAIN);
     team.pool.run(&|thread_idx| shares.each(thread_idx, |rows| rows.for_each(work)));
 }
 

@@ -12,16 +12,19 @@ use super::linear::FLOAT_RUN;
 use super::pack::PANEL_ROWS;
 use super::pool::Pool;
 
-/// Units that every thread takes as its own run, in 16ths; the rest goes to whoever is free, so that a thread whose core
-/// was taken by somebody else does not keep the others waiting.
-const OWN_SIXTEENTHS: usize = 14;
-
 /// A pool, the kernels it runs, and the threads' scratch memory.
 pub struct Team {
     pub(super) pool: Pool,
     pub(super) kernels: Kernels,
     pub(super) scratch: Vec<Scratch>,
+    /// One per thread, for the [`Shares`] of the job that runs.
+    pub(super) cursors: Vec<Cursor>,
 }
+
+/// The next unit of a thread's run, on a cache line of its own.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub(super) struct Cursor(AtomicUsize);
 
 /// What a thread works in. Grown by [`Team::reserve`] before the first step, never inside one.
 #[derive(Debug, Default)]
@@ -41,7 +44,8 @@ impl Team {
     pub fn new(n_threads: usize, kernels: Kernels) -> io::Result<Self> {
         let pool = Pool::new(n_threads)?;
         let scratch = (0..pool.n_threads()).map(|_| Scratch::default()).collect();
-        Ok(Self { pool, kernels, scratch })
+        let cursors = (0..pool.n_threads()).map(|_| Cursor::default()).collect();
+        Ok(Self { pool, kernels, scratch, cursors })
     }
 
     /// Makes room for steps of up to `max_rows` rows with these heads.
@@ -100,37 +104,55 @@ impl<'a, T> Parts<'a, T> {
 }
 
 /// Splits units `0..n_units` over the threads of one job: every unit is handed out once.
-pub(super) struct Shares {
+///
+/// A thread has a run of its own, so that it reads memory in order; once that is done it takes from the others' runs, so
+/// that one whose core was taken by somebody else does not keep all waiting.
+pub(super) struct Shares<'a> {
+    cursors: &'a [Cursor],
     n_units: usize,
-    n_threads: usize,
-    own: usize,
     grain: usize,
-    next: AtomicUsize,
+    in_one_run: bool,
 }
 
-impl Shares {
-    /// `grain` units go to a thread at a time once its own run is done.
-    pub(super) fn new(n_units: usize, n_threads: usize, grain: usize) -> Self {
-        let own = n_units * OWN_SIXTEENTHS / 16 / n_threads;
-        Self { n_units, n_threads, own, grain: grain.max(1), next: AtomicUsize::new(own * n_threads) }
+impl<'a> Shares<'a> {
+    /// `grain` units go to a thread at a time.
+    pub(super) fn new(cursors: &'a [Cursor], n_units: usize, grain: usize) -> Self {
+        Self { cursors, n_units, grain: grain.max(1), in_one_run: false }.rewound()
     }
 
     /// Only single units in the order of their numbers, for units of unequal size.
-    pub(super) fn one_by_one(n_units: usize) -> Self {
-        Self { n_units, n_threads: 1, own: 0, grain: 1, next: AtomicUsize::new(0) }
+    pub(super) fn one_by_one(cursors: &'a [Cursor], n_units: usize) -> Self {
+        Self { cursors, n_units, grain: 1, in_one_run: true }.rewound()
     }
 
-    /// Calls `work` with the runs of units that are `thread_idx`'s.
-    pub(super) fn each(&self, thread_idx: usize, mut work: impl FnMut(Range<usize>)) {
-        if self.own > 0 && thread_idx < self.n_threads {
-            work(thread_idx * self.own..(thread_idx + 1) * self.own);
+    fn rewound(self) -> Self {
+        for (thread_idx, cursor) in self.cursors.iter().enumerate() {
+            cursor.0.store(self.run(thread_idx).start, Ordering::Relaxed);
         }
-        loop {
-            let start = self.next.fetch_add(self.grain, Ordering::Relaxed);
-            if start >= self.n_units {
-                return;
+        self
+    }
+
+    /// The units that a thread does first.
+    fn run(&self, thread_idx: usize) -> Range<usize> {
+        if self.in_one_run {
+            return if thread_idx == 0 { 0..self.n_units } else { 0..0 };
+        }
+        let n_threads = self.cursors.len();
+        thread_idx * self.n_units / n_threads..(thread_idx + 1) * self.n_units / n_threads
+    }
+
+    /// Calls `work` with the runs of units that fall to `thread_idx`.
+    pub(super) fn each(&self, thread_idx: usize, mut work: impl FnMut(Range<usize>)) {
+        let n_threads = self.cursors.len();
+        for owner in (thread_idx..thread_idx + n_threads).map(|i| i % n_threads) {
+            let end = self.run(owner).end;
+            loop {
+                let start = self.cursors[owner].0.fetch_add(self.grain, Ordering::Relaxed);
+                if start >= end {
+                    break;
+                }
+                work(start..(start + self.grain).min(end));
             }
-            work(start..(start + self.grain).min(self.n_units));
         }
     }
 }
