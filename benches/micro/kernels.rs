@@ -4,6 +4,7 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 use mommygpt::kernels::activations::{Activations, quantize_row};
+use mommygpt::kernels::attention::{PAGE_LEN, RowState, Visible};
 use mommygpt::kernels::blocks::BlockType;
 use mommygpt::kernels::dispatch::{Isa, Kernels};
 use mommygpt::kernels::pack::{PANEL_ROWS, PanelLayout, pack_panel};
@@ -55,6 +56,47 @@ pub(crate) fn panels(c: &mut Criterion) {
         }
         group.finish();
     }
+}
+
+/// Width of an attention head, as in most models.
+const HEAD_DIM: usize = 128;
+
+/// Query rows against one page of 32 positions; positions a second. One row is a head of its own in decoding, four are a
+/// group of heads or a piece of a prompt.
+pub(crate) fn attention(c: &mut Criterion) {
+    let wave = |n: usize| -> Vec<f32> { (0..n).map(|i| (i as f32 * 0.37).sin()).collect() };
+    let (k, v) = (wave(PAGE_LEN * HEAD_DIM), wave(PAGE_LEN * HEAD_DIM));
+    let mut group = c.benchmark_group("attention");
+    for kernels in classes() {
+        let isa = kernels.isa().as_str();
+        // Halves as they lie in the cache.
+        let mut halves = vec![0; 2 * k.len()];
+        kernels.narrow(&k, &mut halves);
+        for n_rows in ROWS {
+            let q = wave(n_rows * HEAD_DIM);
+            let visible = vec![Visible { from: 0, to: PAGE_LEN }; n_rows];
+            let mut states = vec![RowState::default(); n_rows];
+            let mut out = vec![0.0; n_rows * HEAD_DIM];
+            group.throughput(Throughput::Elements((n_rows * PAGE_LEN) as u64));
+            group.bench_function(BenchmarkId::new(isa, n_rows), |b| {
+                b.iter(|| {
+                    // A sequence of its own each time, so that sums do not grow without end.
+                    states.fill(RowState::default());
+                    kernels.attention_page(black_box(&q), &k, &v, &visible, 0.0, &mut states, &mut out);
+                });
+            });
+            if kernels.reads_halves() {
+                group.bench_function(BenchmarkId::new(format!("{isa}-halves"), n_rows), |b| {
+                    b.iter(|| {
+                        states.fill(RowState::default());
+                        let (q, kv) = (black_box(&q), &halves);
+                        kernels.attention_halves(q, kv, kv, &visible, 0.0, &mut states, &mut out);
+                    });
+                });
+            }
+        }
+    }
+    group.finish();
 }
 
 /// What runs between the products, by instruction set.

@@ -1,7 +1,7 @@
 //! Small parts, one at a time: `cargo bench --bench micro -- [NAME]`; `cargo test --benches` runs each once.
 //!
-//! Names: `panel/TYPE/ISA/ROWS` (one packed panel of weights against so many rows), `attention`, `elementwise`,
-//! `store/...`, `forward/...`. Criterion keeps its last figures under `target/criterion` and says what changed.
+//! Names: `panel/TYPE/ISA/ROWS` (one packed panel of weights against so many rows), `attention/ISA/ROWS` (query rows
+//! against one page of keys and values), `elementwise/...`, `store/...`, `forward/...`. Criterion keeps its last figures under `target/criterion` and says what changed.
 
 mod forward;
 mod kernels;
@@ -19,6 +19,6 @@ fn short() -> Criterion {
 criterion_group! {
     name = micro;
     config = short();
-    targets = kernels::panels, kernels::others, store::store, forward::forward
+    targets = kernels::panels, kernels::attention, kernels::others, store::store, forward::forward
 }
 criterion_main!(micro);

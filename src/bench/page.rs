@@ -15,11 +15,11 @@ use super::plot::{Axis, Chart, Series, escape};
 /// Looks right on a phone, on a desk in the dark, and on paper.
 const STYLE: &str = "\
 :root{color-scheme:light dark;--line:#8884}\
-body{font:16px/1.5 system-ui,sans-serif;max-width:46rem;margin:0 auto;padding:1rem;background:#fff;color:#1b1b1f}\
+body{font:16px/1.5 system-ui,sans-serif;max-width:76rem;margin:0 auto;padding:1rem;background:#fff;color:#1b1b1f}\
 .note{color:#666;font-size:.85rem}\
 @media(prefers-color-scheme:dark){body{background:#16161a;color:#e6e6ea}.note{color:#a0a0a8}}\
 h1{font-size:1.4rem;margin:.5rem 0}h2{font-size:1.1rem;margin:2rem 0 .5rem}\
-svg{display:block;width:100%;max-width:36rem;height:auto;margin:1.5rem auto}\
+p{max-width:46rem}svg{display:block;width:100%;max-width:36rem;height:auto;margin:1.5rem auto}\
 .wide{overflow-x:auto}table{border-collapse:collapse;font-size:.85rem;white-space:nowrap}\
 th,td{padding:.3rem .6rem;text-align:right;border-bottom:1px solid var(--line)}\
 th:first-child,td:first-child{text-align:left;padding-left:0}\

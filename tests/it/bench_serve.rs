@@ -104,6 +104,7 @@ fn a_server_that_breaks_off_in_mid_stream_is_reported_with_what_was_measured() {
     assert!(
         ran.stdout.contains("incomplete: 3 of 6 requests failed, the first with: in the stream: out of luck")
     );
+    assert!(ran.stdout.contains("TTFT: send to first text."), "{}", ran.stdout);
     assert_eq!(ran.stderr.lines().count(), 1, "{}", ran.stderr);
 }
 

@@ -10,6 +10,10 @@ use super::{Arrival, Exchange, Outcome};
 /// The percentiles that are reported.
 pub const PERCENTILES: [u32; 3] = [50, 90, 99];
 
+/// What the words of a report mean; they are measured in other ways elsewhere.
+pub const DEFINITIONS: &str = "TTFT: send to first text. TPOT: (last - first) / (tokens - 1). ITL: between tokens. E2EL: send \
+                               to last token. All in milliseconds.";
+
 /// Limits that a request must keep to count as good.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct Goodput {

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::super::load::Arrival;
-use super::super::load::summary::Summary;
+use super::super::load::summary::{DEFINITIONS, Summary};
 use super::super::plot::{Axis, Chart, Series, Style, distribution, escape, sheet};
 use super::super::row::BUILD_COMMIT;
 use super::{latency, page, table};
@@ -19,8 +19,7 @@ pub fn serve_page(summaries: &[Summary], server: &str, model: Option<&str>) -> S
         body += &chart.svg(0.0);
     }
     body += &serve_table(summaries);
-    body += "<p class=\"note\">TTFT: send to first text. TPOT: (last - first) / (tokens - 1). ITL: between tokens. E2EL: send \
-             to last token. All in milliseconds.</p>";
+    let _ = write!(body, "<p class=\"note\">{DEFINITIONS}</p>");
     page("MommyGPT bench serve", &lead, &body)
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mommygpt::bench::load::prompts::{self, Conversation};
-use mommygpt::bench::load::summary::{Goodput, Summary};
+use mommygpt::bench::load::summary::{DEFINITIONS, Goodput, Summary};
 use mommygpt::bench::load::{self, Arrival, LoadError, Plan, Target};
 use mommygpt::bench::row::BUILD_COMMIT;
 use mommygpt::bench::{page, plan};
@@ -198,6 +198,7 @@ fn report(summary: &Summary, target: &Target, args: &BenchServeArgs, out: &mut O
 fn finish(measured: &Measured, args: &BenchServeArgs, out: &mut Out) -> Result<(), Failure> {
     let Measured { summaries, server, model } = measured;
     match args.output.as_str() {
+        "md" => writeln!(out, "{DEFINITIONS}")?,
         "html" => write!(out, "{}", page::serve_page(summaries, server, model.as_deref()))?,
         "svg" => write!(out, "{}", page::serve_sheet(summaries))?,
         _ => {}
