@@ -2,18 +2,30 @@
 
 1,000 idle event streams (memory and processor time each), a SIGTERM with 100 streams and 4 generations running, and what
 HTTP takes of the engine's tokens/s. Needs a release build; uses the built-in model and a temporary folder.
+
+How servers with OpenAI's API bear a family, in turns: `python3 benches/serving.py --url NAME=URL [--url NAME=URL]...`
+
+A chat of 20 turns, 8 people at once, and those 8 while a long prompt arrives: the same requests to each server, who begins
+changes with every round. The model must be one of `peers/make_gguf.py`, whose vocabulary has one token per byte: so each
+side reads and writes the same number of tokens, and what was written is read again as the same tokens. Of mommygpt an
+account is made; another server's key stands in the variable KEY.
 """
+
+import argparse
 
 import json
 import os
+import random
 import re
 import signal
+import statistics
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -143,9 +155,121 @@ def termination(binary):
         print(f"| the same: replies stored, as | {len(ends)}: {', '.join(sorted(map(str, ends)))} | 4 |")
 
 
+class Peer:
+    """A server that runs already."""
+
+    def __init__(self, name, base):
+        self.name, self.base, self.key = name, base.rstrip("/"), os.environ.get("KEY", "none")
+        try:
+            body = {"email": f"bench{random.randrange(10**9)}@example.org", "password": PASSWORD}
+            request = urllib.request.Request(f"{self.base}/api/auth/signup", json.dumps(body).encode(),
+                                             {"Content-Type": "application/json"})
+            self.key = json.load(urllib.request.urlopen(request, timeout=60))["session_token"]
+        except urllib.error.HTTPError:
+            pass
+
+    def write(self, prompt, n, seed, moments, stop=None):
+        """Goes on from a prompt and returns the text; `moments` gets the time of every token."""
+        # Letters only: their tokens are read again as they were written.
+        body = {"prompt": prompt, "max_tokens": n, "seed": seed, "temperature": 1.0, "stream": True,
+                "logit_bias": {str(letter): 100 for letter in LETTERS}}
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self.key}"}
+        request = urllib.request.Request(f"{self.base}/v1/completions", json.dumps(body).encode(), headers)
+        text = ""
+        with urllib.request.urlopen(request, timeout=600) as answer:
+            for line in answer:
+                if not line.startswith(b"data: {"):
+                    continue
+                choices = json.loads(line[6:]).get("choices")
+                piece = choices[0].get("text") if choices else None
+                if piece:
+                    text += piece
+                    moments += [time.monotonic()] * len(piece)
+                if stop and stop.is_set():
+                    break
+        return text
+
+
+LETTERS = range(ord("a"), ord("z") + 1)
+
+
+def letters(seed, n):
+    return "".join(chr(c) for c in random.Random(seed).choices(LETTERS, k=n))
+
+
+def chat(peer, round_no, turns=20, n_in=40, n_out=60):
+    """Mean time to the first token of turns 2 to the last, in ms."""
+    prompt, first = "", []
+    for turn in range(turns):
+        prompt += letters(f"{round_no} {turn}", n_in)
+        moments, began = [], time.monotonic()
+        prompt += peer.write(prompt, n_out, turn, moments)
+        first.append(1e3 * (moments[0] - began))
+    return {"mean TTFT of turns 2 on, ms": statistics.mean(first[1:])}
+
+
+def together(peer, round_no, people=8, n_in=512, n_out=128, arrival=None):
+    """Output tokens/s of all; with `arrival`, the gaps between tokens while a prompt of so many tokens is read."""
+    written, stop = [[] for _ in range(people)], threading.Event()
+    # They write until the long prompt is read, or their context is full.
+    n_wanted = 16 * n_out if arrival else n_out
+
+    def person(i):
+        peer.write(letters(f"{round_no} {i} {arrival}", n_in), n_wanted, i, written[i], stop)
+
+    threads = [threading.Thread(target=person, args=(i,)) for i in range(people)]
+    began = time.monotonic()
+    for thread in threads:
+        thread.start()
+    if arrival is None:
+        for thread in threads:
+            thread.join()
+        rate = sum(map(len, written)) / (time.monotonic() - began)
+        return {f"{people} at once, {n_in} in, {n_out} out: output tokens/s": rate}
+    while min(map(len, written)) < 8:
+        time.sleep(0.05)
+    start = time.monotonic()
+    peer.write(letters(f"{round_no} long", arrival), 1, 0, [])
+    end = time.monotonic()
+    stop.set()
+    for thread in threads:
+        thread.join()
+    gaps = sorted(b - a for line in written for a, b in zip(line, line[1:]) if b > start and a < end)
+    return {f"p95 between tokens while {arrival:,} tokens arrive, ms": 1e3 * gaps[int(0.95 * len(gaps))],
+            "the same: longest, ms": 1e3 * gaps[-1],
+            "the same: until the first token of the long one, s": end - start}
+
+
+def peers(arguments):
+    servers = [Peer(*url.split("=", 1)) for url in arguments.url]
+    loads = {"chat": chat, "together": together, "arrival": lambda peer, i: together(peer, i, arrival=4096)}
+    found = {}
+    for round_no in range(arguments.rounds):
+        for name in arguments.load:
+            for peer in servers[round_no % len(servers):] + servers[:round_no % len(servers)]:
+                for measure, value in loads[name](peer, f"{arguments.seed} {round_no}").items():
+                    found.setdefault(measure, {}).setdefault(peer.name, []).append(value)
+                    print(f"{peer.name}: {measure}: {value:.1f}", file=sys.stderr)
+    names = [peer.name for peer in servers]
+    print("| load | " + " | ".join(names) + " |\n| --- |" + " ---: |" * len(names))
+    for measure, values in found.items():
+        cells = [f"{statistics.median(values[n]):.1f} ({min(values[n]):.1f} to {max(values[n]):.1f})" for n in names]
+        print(f"| {measure} | " + " | ".join(cells) + " |")
+
+
 def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("binary", nargs="?", help="mommygpt, of a release build")
+    parser.add_argument("--url", action="append", metavar="NAME=URL", help="a server that runs; the first is ours")
+    parser.add_argument("--load", action="append", choices=["chat", "together", "arrival"])
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    if arguments.url:
+        arguments.load = arguments.load or ["chat", "together", "arrival"]
+        return peers(arguments)
     root = Path(__file__).resolve().parent.parent
-    binary = sys.argv[1] if len(sys.argv) > 1 else str(root / "target/release/mommygpt")
+    binary = arguments.binary or str(root / "target/release/mommygpt")
     print("| measure | figure | aim |\n| --- | ---: | ---: |")
     with tempfile.TemporaryDirectory() as folder:
         house = House(binary, folder)

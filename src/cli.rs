@@ -178,6 +178,9 @@ pub struct ServeArgs {
     /// Give the model's memory back when nobody wrote for so many minutes; the next message loads it again
     #[arg(long, env = "MOMMYGPT_IDLE_UNLOAD", value_name = "MINUTES")]
     pub idle_unload: Option<usize>,
+    /// Keep up to so many MiB of what the model made of chats on disk, encrypted: a chat then goes on at once after a restart
+    #[arg(long, env = "MOMMYGPT_KV_DISK", value_name = "MIB")]
+    pub kv_disk: Option<usize>,
     /// Guess words from what was said before, and check several at once where that pays [default: true]
     #[arg(long, env = "MOMMYGPT_SPECULATIVE", num_args = 0..=1, require_equals = true, default_missing_value = "true",
           value_parser = BoolishValueParser::new())]

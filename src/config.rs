@@ -34,6 +34,8 @@ pub const MAX_PARALLEL: usize = 256;
 pub const MAX_ITL_BUDGET_MS: usize = 60_000;
 /// A model that sleeps after more than a week may as well stay.
 pub const MAX_IDLE_MINUTES: usize = 7 * 24 * 60;
+/// More MiB of kept pages than any home's disk has.
+pub const MAX_KV_DISK_MIB: usize = 1 << 26;
 /// More threads than any machine this runs on has.
 pub const MAX_THREADS: usize = 1024;
 /// Shorter contexts cannot hold one exchange with its template.
@@ -76,6 +78,8 @@ pub struct Config {
     pub itl_budget: Duration,
     /// Give the model's memory back when nobody wrote for so long.
     pub idle_unload: Option<Duration>,
+    /// Bytes of what models made of chats that may be kept on disk; 0 keeps nothing.
+    pub kv_disk_bytes: u64,
     /// Guess tokens where that pays.
     pub speculative: bool,
     /// The same seed gives the same tokens whatever else runs.
@@ -126,6 +130,7 @@ struct File {
     parallel: Option<usize>,
     itl_budget_ms: Option<usize>,
     idle_unload: Option<usize>,
+    kv_disk: Option<usize>,
     speculative: Option<bool>,
     deterministic: Option<bool>,
     ollama: Option<bool>,
@@ -189,6 +194,8 @@ impl Config {
                 .unwrap_or(DEFAULT_PARALLEL),
             idle_unload: within("idle-unload", typed.idle_unload.or(file.idle_unload), 1, MAX_IDLE_MINUTES)?
                 .map(|minutes| Duration::from_secs(60 * minutes as u64)),
+            kv_disk_bytes: within("kv-disk", typed.kv_disk.or(file.kv_disk), 1, MAX_KV_DISK_MIB)?
+                .map_or(0, |mib| (mib as u64) << 20),
             itl_budget: within(
                 "itl-budget-ms",
                 typed.itl_budget_ms.or(file.itl_budget_ms),
@@ -375,6 +382,7 @@ mod tests {
             ("parallel = 0", "--parallel 0"),
             ("itl_budget_ms = 0", "--itl-budget-ms 0"),
             ("idle_unload = 0", "--idle-unload 0"),
+            ("kv_disk = 0", "--kv-disk 0"),
             ("threads = 5000", "--threads 5000"),
             ("ctx_size = 3", "--ctx-size 3"),
             ("device = \"tpu\"", "--device tpu"),

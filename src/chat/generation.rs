@@ -12,7 +12,7 @@ use super::memory::Change;
 use super::running::Entry;
 use super::{ChatError, ChatService, blocking, safety};
 use crate::domain::{ChatId, FinishReason, Message, MessageId, Source, Timings};
-use crate::engine::{self, Event, Finish, Generation};
+use crate::engine::{self, Event, Finish, Generation, TokenId};
 use crate::store::{ReplyEnd, StoreError, UserStore};
 use crate::text::ThinkingSplitter;
 
@@ -27,6 +27,8 @@ pub(super) struct Job {
     pub(super) generation: Generation,
     pub(super) truncated: bool,
     pub(super) already_thinking: bool,
+    /// What the model reads; empty where it is not asked.
+    pub(super) prompt: Vec<TokenId>,
     /// The message is new: a model that can may be asked what it told.
     pub(super) is_new: bool,
     /// What the message said that is worth remembering, or forgetting.
@@ -44,7 +46,8 @@ struct End {
 
 pub(super) async fn run(service: &ChatService, me: &UserStore, chat: ChatId, entry: &Entry, job: Job) {
     let id = MessageId::new();
-    let Job { message: said, mut generation, truncated, already_thinking, is_new, changes, source } = job;
+    let Job { message: said, mut generation, truncated, already_thinking, prompt, is_new, changes, source } =
+        job;
     if let Err(error) = begin(service, me, chat, id, &said, changes).await {
         generation.cancel.cancel();
         return fail(service, me, chat, entry, &error);
@@ -69,10 +72,13 @@ pub(super) async fn run(service: &ChatService, me: &UserStore, chat: ChatId, ent
             // The place first: who hears the end may write again at once.
             service.0.register.end(user, chat, &entry.log, true);
             entry.log.push(last);
-            if is_new {
-                let (learner, me) = (service.clone(), me.clone());
-                service.0.tasks.spawn(async move { learner.learn(&me, &said).await });
-            }
+            let (service_too, me) = (service.clone(), me.clone());
+            service.0.tasks.spawn(async move {
+                service_too.put_away(&me, chat, &prompt).await;
+                if is_new {
+                    service_too.learn(&me, &said).await;
+                }
+            });
         }
         Err(error) => fail(service, me, chat, entry, &error),
     }

@@ -7,6 +7,7 @@
 mod embed;
 pub mod exemplars;
 mod generation;
+mod keep;
 mod learn;
 pub mod live;
 mod log;

@@ -188,20 +188,24 @@ impl ChatService {
         // A place in the queue first: when everybody is busy nothing is stored. What the engine sends until the message
         // is durable waits in the channel.
         let (truncated, already_thinking) = (prompt.truncated, prompt.already_thinking);
-        let (generation, source) = match written.filter(|_| inner.options.take_over_written) {
-            Some(reply) => {
-                let (generation, speak) = exemplars::recite(reply);
-                inner.tasks.spawn(speak);
-                (generation, Some(Source::Written))
-            }
-            None => (inner.engine.submit_for(&info, self.request(me, prompt, &text, &info))?, None),
+        let mut read = Vec::new();
+        let recited = written.filter(|_| inner.options.take_over_written);
+        let (generation, source) = if let Some(reply) = recited {
+            let (generation, speak) = exemplars::recite(reply);
+            inner.tasks.spawn(speak);
+            (generation, Some(Source::Written))
+        } else {
+            read.clone_from(&prompt.tokens);
+            self.bring_back(me, chat, &read, || entry.cancel.is_cancelled()).await;
+            (inner.engine.submit_for(&info, self.request(me, prompt, &text, &info))?, None)
         };
         let is_new = matches!(said, Said::New(_));
         let message = self.store_message(me, chat, said).await?;
         if !is_stored {
             entry.log.push(ChatEvent::Message(message.clone()));
         }
-        Ok(Some(Job { message, generation, truncated, already_thinking, is_new, changes, source }))
+        let prompt = read;
+        Ok(Some(Job { message, generation, truncated, already_thinking, prompt, is_new, changes, source }))
     }
 
     fn request(&self, me: &UserStore, prompt: Prompt, text: &TextModel, info: &ModelInfo) -> GenerateRequest {

@@ -41,6 +41,7 @@ pub(super) fn serve(
     let tls = tls_config(&config)?;
     let cards = Cards::load(Some(&config.dir)).map_err(|e| Failure::usage(e.to_string()))?;
     let store = Store::open(&config.dir)?;
+    store.keep_kv(config.kv_disk_bytes)?;
     harden();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let served = runtime.block_on(async {
@@ -67,7 +68,8 @@ pub(super) fn serve(
             tls,
         };
         let app = App::new(auth.clone(), engine.clone(), chat.clone(), web_options);
-        House { dir: &config.dir, model: &model, auth, engine, chat, app }.keep(listener).await
+        let keeps_kv = config.kv_disk_bytes > 0;
+        House { dir: &config.dir, model: &model, keeps_kv, auth, engine, chat, app }.keep(listener).await
     });
     // A hash or a store call that is still running must not hold the end up.
     runtime.shutdown_timeout(Duration::from_millis(100));
@@ -79,6 +81,7 @@ pub(super) fn serve(
 struct House<'a> {
     dir: &'a Path,
     model: &'a ModelFile,
+    keeps_kv: bool,
     auth: Auth,
     engine: Engine,
     chat: ChatService,
@@ -110,7 +113,7 @@ impl House<'_> {
         let outcome = tokio::select! {
             _ = terminate.recv() => Ok(()),
             _ = interrupt.recv() => Ok(()),
-            failure = broken_model(&self.engine) => Err(failure.of(self.model)),
+            failure = broken_model(&self.engine, self.keeps_kv) => Err(failure.of(self.model)),
         };
         shutdown.cancel();
         let end = async {
@@ -138,11 +141,16 @@ impl House<'_> {
 }
 
 /// Returns only when the model cannot be loaded.
-async fn broken_model(engine: &Engine) -> Failure {
+async fn broken_model(engine: &Engine, keeps_kv: bool) -> Failure {
     match engine.ready().await {
         Ok(()) => {
             if let Some(info) = engine.model_info() {
                 tracing::info!(model = %info.name, backend = %info.backend, n_ctx = info.n_ctx, "the model is loaded");
+            }
+            if keeps_kv && engine.kv_form().is_none() {
+                tracing::warn!(
+                    "--kv-disk: nothing is kept of this model, which runs without pages or --deterministic"
+                );
             }
             std::future::pending().await
         }

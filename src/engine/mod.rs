@@ -10,6 +10,7 @@
 
 mod embed;
 pub mod grammar;
+mod kept;
 mod lifetime;
 mod lookup;
 pub mod loop_guard;
@@ -40,9 +41,9 @@ pub use self::request::{
 };
 pub use self::sampler::SamplingParams;
 pub use self::step::DEFAULT_ITL_BUDGET;
-pub use crate::model::TokenId;
 use crate::model::gguf::Gguf;
 use crate::model::{self, Model, ModelError};
+pub use crate::model::{KvForm, TokenId};
 use crate::text::{TextError, TextModel};
 
 /// Generations at once where `-np` is not given: a family; more make each of them slower on one CPU.
@@ -149,6 +150,8 @@ pub struct ModelInfo {
     pub n_params: u64,
     /// Runner and device.
     pub backend: String,
+    /// What its pages of keys and values are, where they can be kept.
+    pub kv_form: Option<KvForm>,
 }
 
 /// Why a model could not be loaded.

@@ -58,16 +58,36 @@ impl PrefixCache {
     /// The owner's sequence that shares the longest beginning with `prompt`: at least one token, and fewer than the
     /// prompt, whose last token must be evaluated to give logits.
     pub(super) fn longest(&mut self, owner: Owner, prompt: &[TokenId]) -> Option<Hit> {
-        let tree = self.trees.get_mut(&owner)?;
         let usable = &prompt[..prompt.len().saturating_sub(1)];
-        let (n_common, node, n_above) = tree.walk(usable);
+        let clock = self.clock + 1;
+        let (hit, warm) = self.search(owner, usable)?;
+        warm.last_used = clock;
+        self.clock = clock;
+        Some(hit)
+    }
+
+    /// The owner's sequence that shares the longest beginning with `tokens`, all of them perhaps; it does not count as
+    /// used by that.
+    pub(super) fn find(&mut self, owner: Owner, tokens: &[TokenId]) -> Option<Hit> {
+        self.search(owner, tokens).map(|(hit, _)| hit)
+    }
+
+    fn search(&mut self, owner: Owner, tokens: &[TokenId]) -> Option<(Hit, &mut Warm)> {
+        let (n_common, node, n_above) = self.trees.get_mut(&owner)?.walk(tokens);
         if n_common == 0 {
             return None;
         }
-        self.clock += 1;
         let (warm, n_held) = node.newest(n_above)?;
-        warm.last_used = self.clock;
-        Some(Hit { seq: warm.seq, n_common, n_held })
+        Some((Hit { seq: warm.seq, n_common, n_held }, warm))
+    }
+
+    /// What a sequence of the owner's holds; nothing for an unknown one.
+    pub(super) fn tokens_of(&self, owner: Owner, seq: SeqId) -> Vec<TokenId> {
+        let mut tokens = Vec::new();
+        if let Some(tree) = self.trees.get(&owner) {
+            tree.spell(seq, &mut tokens);
+        }
+        tokens
     }
 
     /// Keeps a sequence that holds exactly `tokens`. Returns those that have become superfluous, because another of the
@@ -144,6 +164,18 @@ impl Node {
         let own = self.warm.as_mut().map(|w| (w, n_here));
         let below = self.children.values_mut().filter_map(|c| c.newest(n_here));
         own.into_iter().chain(below).max_by_key(|(w, _)| w.last_used)
+    }
+
+    /// Appends the tokens from here to the sequence, if it ends here or below.
+    fn spell(&self, seq: SeqId, tokens: &mut Vec<TokenId>) -> bool {
+        let n_before = tokens.len();
+        tokens.extend_from_slice(&self.edge);
+        let is_here = self.warm.is_some_and(|w| w.seq == seq);
+        let is_found = is_here || self.children.values().any(|child| child.spell(seq, tokens));
+        if !is_found {
+            tokens.truncate(n_before);
+        }
+        is_found
     }
 
     fn oldest(&self, spared: Option<SeqId>) -> Option<Warm> {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use super::embed::{EmbedJob, MAX_EMBEDS_WAITING};
+use super::kept::{MAX_PAGE_JOBS, PageJob};
 use super::request::{CancelHandle, Event, GenerateRequest, Owner};
 use super::{EngineError, Limits};
 
@@ -52,6 +53,8 @@ pub(super) struct Queue {
     paused: bool,
     /// Texts of which only a vector is wanted.
     embeds: VecDeque<EmbedJob>,
+    /// Pages of warm sequences that are to be handed out or brought back.
+    page_jobs: VecDeque<PageJob>,
     /// What nobody waits for; one at a time, and alone.
     background: VecDeque<Waiting>,
     background_runs: bool,
@@ -74,6 +77,7 @@ impl Queue {
             closed: false,
             paused: false,
             embeds: VecDeque::new(),
+            page_jobs: VecDeque::new(),
             background: VecDeque::new(),
             background_runs: false,
         }
@@ -127,9 +131,19 @@ impl Queue {
         self.embeds.pop_front()
     }
 
+    /// Takes a job about pages; `None` where too many wait, or nothing is served any more.
+    pub(super) fn push_page_job(&mut self, job: PageJob) -> Option<()> {
+        let is_served = !self.closed && !self.paused && self.page_jobs.len() < MAX_PAGE_JOBS;
+        is_served.then(|| self.page_jobs.push_back(job))
+    }
+
+    pub(super) fn pop_page_job(&mut self) -> Option<PageJob> {
+        self.page_jobs.pop_front()
+    }
+
     /// Whether there is anything to do.
     pub(super) fn is_idle(&self) -> bool {
-        !self.is_wanted() && self.background.is_empty()
+        !self.is_wanted() && self.background.is_empty() && self.page_jobs.is_empty()
     }
 
     /// Whether what nobody waits for has to make way.
@@ -138,7 +152,8 @@ impl Queue {
     }
 
     fn is_wanted(&self) -> bool {
-        !self.lanes.is_empty() || !self.embeds.is_empty()
+        let awaited = |job: &PageJob| job.is_awaited();
+        !self.lanes.is_empty() || !self.embeds.is_empty() || self.page_jobs.iter().any(awaited)
     }
 
     /// Takes a request. Free places count as room, because what waits for them waits for a moment only.
@@ -232,8 +247,9 @@ impl Queue {
 
     /// Takes out everything.
     pub(super) fn take_all(&mut self) -> Vec<Waiting> {
-        // Who waits for a vector hears of it by the channel's end.
+        // Who waits for a vector or a page hears of it by the channel's end.
         self.embeds.clear();
+        self.page_jobs.clear();
         self.take_where(|_| true)
     }
 

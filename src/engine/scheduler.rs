@@ -74,6 +74,7 @@ impl<'a> Scheduler<'a> {
         self.admit();
         self.end_abandoned();
         self.embed_one();
+        self.serve_pages();
         // From the back, so that indices stay true.
         let mut ends = self.step();
         ends.sort_by_key(|(i, _)| std::cmp::Reverse(*i));
@@ -196,7 +197,7 @@ impl<'a> Scheduler<'a> {
 
     /// A sequence without tokens. Memory is set aside for as many as may run; where warm ones hold those places, but
     /// pages are free, a fork of nothing takes no place.
-    fn empty_sequence(&mut self) -> Result<SeqId, ModelError> {
+    pub(super) fn empty_sequence(&mut self) -> Result<SeqId, ModelError> {
         let live = self.running.first().map(|r| r.seq).or_else(|| self.cache.any());
         if self.model.kv_usage().pages_total > 0
             && let Some(live) = live
@@ -216,7 +217,7 @@ impl<'a> Scheduler<'a> {
     }
 
     /// Makes a sequence, giving up warm ones as long as there is no room for it.
-    fn with_room(
+    pub(super) fn with_room(
         &mut self,
         spared: Option<SeqId>,
         mut make: impl FnMut(&mut dyn Model) -> Result<SeqId, ModelError>,
@@ -322,6 +323,7 @@ pub(super) fn info_of(loaded: &Loaded) -> ModelInfo {
         size_bytes: loaded.size_bytes,
         n_params: config.n_params,
         backend: loaded.model.backend(),
+        kv_form: loaded.model.kv_form(),
     }
 }
 

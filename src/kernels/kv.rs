@@ -54,6 +54,9 @@ impl Heads {
     }
 }
 
+/// Which meaning the bytes of a page have; another one whenever that changes, because pages may be kept on disk.
+pub const PAGE_MEANING: u32 = 1;
+
 /// What a page looks like.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PageLayout {
@@ -113,6 +116,24 @@ impl Pages {
     /// How many there are.
     pub fn n_pages(&self) -> usize {
         self.count
+    }
+
+    /// The bytes of a page.
+    ///
+    /// # Panics
+    /// If there is no such page.
+    pub fn page(&self, page: u32) -> &[u8] {
+        let bytes = self.layout.page_bytes();
+        &self.arena.bytes()[page as usize * bytes..(page as usize + 1) * bytes]
+    }
+
+    /// The bytes of a page, to be written as [`Pages::page`] gave them.
+    ///
+    /// # Panics
+    /// If there is no such page.
+    pub fn page_mut(&mut self, page: u32) -> &mut [u8] {
+        let bytes = self.layout.page_bytes();
+        &mut self.arena.bytes_mut()[page as usize * bytes..(page as usize + 1) * bytes]
     }
 
     /// Makes page `to` equal to page `from`.

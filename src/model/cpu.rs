@@ -1,17 +1,18 @@
 //! The forward pass of dense transformers on this machine's cores, over weights packed for them.
 //!
 //! `load` packs the file's tensors into one arena, `layers` is the pass itself, `sequences` knows which page of keys and
-//! values belongs to whom. One pass serves all architectures, as on the reference path in `candle`.
+//! values belongs to whom, `pages` hands them out and takes them back. One pass serves all architectures, as on the reference path in `candle`.
 
 mod layers;
 mod load;
+mod pages;
 mod sequences;
 
 use std::ops::Range;
 
 use super::{
-    Batch, Chunk, Gguf, KvUsage, LoadOptions, Logits, LogitsFor, Model, ModelConfig, ModelError, SeqId,
-    TokenId, batch,
+    Batch, Chunk, Gguf, KvForm, KvUsage, LoadOptions, Logits, LogitsFor, Model, ModelConfig, ModelError,
+    SeqId, TokenId, batch,
 };
 use crate::kernels::arena::Arena;
 use crate::kernels::blocks::BlockType;
@@ -42,6 +43,8 @@ pub(super) struct CpuModel {
     buffers: Buffers,
     /// Where hidden states are added up instead of becoming logits, `(n_embd)`.
     hidden_sum: Option<Vec<f32>>,
+    /// See [`KvForm::fingerprint`].
+    fingerprint: [u8; 32],
 }
 
 /// Where the rows of the token embedding stand.
@@ -71,7 +74,9 @@ struct Layer {
 impl CpuModel {
     /// Loads, packs and says how long it took.
     pub(super) fn load(gguf: &Gguf, options: &LoadOptions) -> Result<Self, ModelError> {
-        load::load(gguf, options)
+        let mut model = load::load(gguf, options)?;
+        model.fingerprint = pages::fingerprint(gguf, &model)?;
+        Ok(model)
     }
 
     /// One pass over those rows of the batch that fall into `window` when the rows of all chunks are counted through.
@@ -150,6 +155,18 @@ impl Model for CpuModel {
             pages_total: self.pages.n_pages(),
             bytes_per_page: self.pages.layout().page_bytes(),
         }
+    }
+
+    fn kv_form(&self) -> Option<KvForm> {
+        Some(self.form())
+    }
+
+    fn kv_page(&self, seq: SeqId, i: usize) -> Option<Vec<u8>> {
+        self.page_of(seq, i)
+    }
+
+    fn append_kv_page(&mut self, seq: SeqId, bytes: &[u8]) -> Result<(), ModelError> {
+        self.append_page(seq, bytes)
     }
 
     fn step(&mut self, batch: &Batch<'_>) -> Result<Logits, ModelError> {

@@ -224,6 +224,17 @@ pub struct KvUsage {
     pub bytes_per_page: usize,
 }
 
+/// What a page of keys and values is and what it is good for, where a runner hands pages out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct KvForm {
+    /// Positions of a page.
+    pub page_len: usize,
+    /// Bytes of a page.
+    pub page_bytes: usize,
+    /// Of weights, hyperparameters, kernels and layout: only pages under an equal one mean the same.
+    pub fingerprint: [u8; 32],
+}
+
 /// A loaded model: immutable weights and the KV caches of its live sequences.
 ///
 /// Used from one thread at a time (the inference thread); `step` blocks until the batch is done.
@@ -265,6 +276,25 @@ pub trait Model: Send {
     /// How much KV memory is taken now.
     fn kv_usage(&self) -> KvUsage {
         KvUsage::default()
+    }
+    /// What pages of keys and values are; `None` where a runner has none to hand out.
+    fn kv_form(&self) -> Option<KvForm> {
+        None
+    }
+    /// A copy of the `i`-th page of a sequence, if it holds all positions of it.
+    fn kv_page(&self, seq: SeqId, i: usize) -> Option<Vec<u8>> {
+        let _ = (seq, i);
+        None
+    }
+    /// Appends a page as [`Model::kv_page`] gave it under an equal [`KvForm`], to a sequence that ends with a whole page,
+    /// as if it had been given the same tokens.
+    ///
+    /// # Errors
+    /// [`ModelError::TooLarge`] when no page is free; [`ModelError::Backend`] for an unknown sequence, one that ends
+    /// within a page, or bytes of another length; [`ModelError::Unsupported`] where a runner cannot.
+    fn append_kv_page(&mut self, seq: SeqId, bytes: &[u8]) -> Result<(), ModelError> {
+        let _ = (seq, bytes);
+        Err(ModelError::Unsupported("this runner takes no pages of keys and values".into()))
     }
     /// Evaluates all chunks and appends them to their sequences.
     ///

@@ -186,7 +186,9 @@ impl UserStore {
             let row = me.get_chat(&t.chats, id)?;
             remove_chat(t, me.user, id, &row)?;
             doom(t, &key2(me.user, id.as_bytes()))
-        })
+        })?;
+        self.store.inner.kv.forget_chat(self.user, id);
+        Ok(())
     }
 
     /// A read of this person's, refused once the account is gone, even while its rows are still being cleared.

@@ -17,6 +17,7 @@ mod check;
 mod codec;
 mod disk;
 mod invites;
+mod kv_files;
 mod memories;
 mod messages;
 mod open;
@@ -40,6 +41,7 @@ use tokio::sync::broadcast;
 
 use crate::domain::{Invalid, SessionId, UserId};
 use disk::{DiskFile, Reserve};
+use kv_files::KvFolder;
 use queue::{Hints, Queue};
 use sessions::Unsaved;
 use tables::{Snapshot, Tables};
@@ -47,6 +49,7 @@ use writer::Core;
 
 pub use chats::{ChatPage, ChatPatch, Cursor, FullChat, UserStore};
 pub use invites::{INVITE_S, InviteInfo, MAX_INVITES};
+pub use kv_files::KvForm;
 pub use messages::{Appended, MAX_SAFETY_BYTES, MessagePage, NewMessage, Parent, ReplyEnd};
 pub use search::{MAX_HITS, MAX_QUERY_CHARS, SearchHit};
 pub use sessions::{
@@ -126,6 +129,8 @@ struct Inner {
     epoch: u64,
     /// Sessions begun while the disk was full.
     unsaved: Unsaved,
+    /// What models made of chats.
+    kv: KvFolder,
     /// Keeps other processes out of the data directory.
     dir_lock: Mutex<Option<File>>,
 }
@@ -199,7 +204,7 @@ impl Store {
         let file: Arc<dyn StorageBackend> = Arc::new(file);
         let handle = open::open_trial(&file, false)?;
         let epoch = open::epoch(dir)?;
-        Self::start(Core::new(file, Some(reserve), handle), epoch, Some(dir_lock))
+        Self::start(Core::new(file, Some(reserve), handle), epoch, Some(dir_lock), KvFolder::of(dir))
     }
 
     /// A store that lives in memory only, for tests and `mommygpt run`.
@@ -213,10 +218,10 @@ impl Store {
             open::create_on(&file)?;
         }
         let handle = open::open_trial(&file, false)?;
-        Self::start(Core::new(file, None, handle), 0, None)
+        Self::start(Core::new(file, None, handle), 0, None, KvFolder::default())
     }
 
-    fn start(core: Core, epoch: u64, dir_lock: Option<File>) -> Result<Store, StoreError> {
+    fn start(core: Core, epoch: u64, dir_lock: Option<File>, kv: KvFolder) -> Result<Store, StoreError> {
         core.settle()?;
         let core = Arc::new(core);
         let (queue, thread) = Queue::start(&core);
@@ -227,6 +232,7 @@ impl Store {
             ended: broadcast::channel(WATCH_BACKLOG).0,
             epoch,
             unsaved: Unsaved::default(),
+            kv,
             dir_lock: Mutex::new(dir_lock),
         };
         let store = Store { inner: Arc::new(inner) };

@@ -366,6 +366,7 @@ impl Store {
             super::sessions::remove_api_keys(t, id)?;
             super::chats::doom(t, id.as_bytes())
         })?;
+        self.inner.kv.forget_user(id);
         self.inner.unsaved.end(id, |_| true);
         self.ended(id, None);
         Ok(())

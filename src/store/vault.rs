@@ -18,6 +18,8 @@ use crate::domain::{Invalid, UserId};
 const NONCE_BYTES: usize = 24;
 /// Bytes of the tag that authenticates a ciphertext.
 const TAG_BYTES: usize = 16;
+/// Bytes that something sealed is longer than before.
+pub(super) const SEALED_EXTRA_BYTES: usize = NONCE_BYTES + TAG_BYTES;
 /// Bytes of a wrapped data key.
 pub(super) const WRAPPED_BYTES: usize = NONCE_BYTES + 32 + TAG_BYTES;
 

@@ -24,6 +24,7 @@ mod gguf_mutated; // two thousand damaged model files, tried in processes of the
 mod gguf_writer; // writes small GGUF files for other tests
 mod hub; // the folder of models
 mod hub_double; // a server that plays the hub that models come from
+mod kept_pages; // a chat goes on after a restart from what was kept on disk
 mod kernel_classes; // every class of kernels inside whole models, and that it is the one that runs
 mod kill9; // a killed server has lost nothing that it acknowledged
 mod model_files; // models in several files, and changed while they are in use
@@ -39,6 +40,7 @@ mod store_arrivals; // many write at once, over the journal
 mod store_disk; // a disk in memory that fails when told to
 mod store_faults; // the disk fails, the power is cut: nothing acknowledged is lost
 mod store_files; // damaged and foreign files, permissions, backup and restore
+mod store_kv; // what models made of chats, kept on disk
 mod store_model; // the store against a plain map
 mod store_people; // accounts for tests of the store
 mod stories; // greedy text of trained models, token by token

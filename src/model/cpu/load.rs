@@ -340,5 +340,6 @@ pub(super) fn load(gguf: &Gguf, options: &LoadOptions) -> Result<CpuModel, Model
         max_rows,
         buffers,
         hidden_sum: None,
+        fingerprint: [0; 32],
     })
 }

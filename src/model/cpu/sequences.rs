@@ -140,6 +140,24 @@ impl Sequences {
         Ok(())
     }
 
+    /// Gives a sequence that ends with a whole page one page more, whose positions count as held.
+    ///
+    /// # Errors
+    /// [`ModelError::TooLarge`] when none is free, [`ModelError::Backend`] for an unknown sequence or a partial page.
+    pub(super) fn append_page(&mut self, id: SeqId) -> Result<u32, ModelError> {
+        let sequence = self.by_id.get_mut(&id).filter(|s| s.len == s.pages.len() * PAGE_LEN);
+        let sequence = sequence.ok_or_else(|| {
+            ModelError::Backend(format!("sequence {} does not exist or ends within a page", id.0))
+        })?;
+        let page = self.free.pop().ok_or_else(|| {
+            ModelError::TooLarge(format!("no page of {PAGE_LEN} positions for keys and values is free"))
+        })?;
+        self.holders[page as usize] = 1;
+        sequence.pages.push(page);
+        sequence.len += PAGE_LEN;
+        Ok(page)
+    }
+
     fn n_needed(&self, id: SeqId, n: usize) -> usize {
         let Some(sequence) = self.by_id.get(&id) else { return 0 };
         let copied = usize::from(shared_page(sequence, &self.holders).is_some());
