@@ -74,13 +74,39 @@ pub(super) async fn run(service: &ChatService, me: &UserStore, chat: ChatId, ent
             entry.log.push(last);
             let (service_too, me) = (service.clone(), me.clone());
             service.0.tasks.spawn(async move {
-                service_too.put_away(&me, chat, &prompt).await;
-                if is_new {
-                    service_too.learn(&me, &said).await;
-                }
+                service_too.behind_answer(&me, &said, id, prompt, is_new).await;
             });
         }
         Err(error) => fail(service, me, chat, entry, &error),
+    }
+}
+
+impl ChatService {
+    /// What is done when nobody waits any more.
+    async fn behind_answer(
+        &self,
+        me: &UserStore,
+        said: &Message,
+        reply: MessageId,
+        prompt: Vec<TokenId>,
+        is_new: bool,
+    ) {
+        let ahead = if prompt.is_empty() {
+            Ok(None)
+        } else {
+            tokio::select! {
+                ahead = self.read_ahead(me, said.chat_id, reply) => ahead,
+                () = self.0.closing.cancelled() => return,
+            }
+        };
+        let read = ahead.unwrap_or_else(|error| {
+            tracing::debug!(%error, "the next prompt was not read ahead");
+            None
+        });
+        self.put_away(me, said.chat_id, &read.unwrap_or(prompt)).await;
+        if is_new {
+            self.learn(me, said).await;
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use super::memory::{Change, extract};
 use super::{ChatError, ChatService, blocking, prompt};
 use crate::domain::Message;
 use crate::engine::grammar::{Form, Grammar};
-use crate::engine::{Engine, Event, Finish, GenerateRequest, Owner, SamplingParams, TokenId};
+use crate::engine::{Engine, Event, Finish, GenerateRequest, Owner, SamplingParams, TokenId, Urgency};
 use crate::store::{StoreError, UserStore};
 use crate::text::{Speaker, TextError, TextModel, ThinkingSplitter, Turn};
 
@@ -58,7 +58,7 @@ impl ChatService {
         }
         let owner = Owner(u128::from_be_bytes(*me.user_id().as_bytes()));
         let new = GenerateRequest::new(owner, prompt, SamplingParams::greedy(), max_tokens);
-        let request = GenerateRequest { grammar: Some(grammar), background: true, ..new };
+        let request = GenerateRequest { grammar: Some(grammar), urgency: Urgency::Background, ..new };
         let mut generation = engine.submit_for(&info, request)?;
         let (mut answer, mut splitter) = (String::new(), ThinkingSplitter::new(in_thought));
         while let Some(event) = generation.events.recv().await {

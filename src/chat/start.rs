@@ -345,7 +345,7 @@ fn answer_again(
     })
 }
 
-fn build(
+pub(super) fn build(
     text: &TextModel,
     info: &ModelInfo,
     user: &User,
@@ -405,7 +405,7 @@ pub(super) fn apply_for_prompt(changes: &[Change], memories: &mut Vec<Memory>) {
     }
 }
 
-fn unstored_message(chat: ChatId, id: MessageId, content: &str) -> Message {
+pub(super) fn unstored_message(chat: ChatId, id: MessageId, content: &str) -> Message {
     Message {
         id,
         chat_id: chat,

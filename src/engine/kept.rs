@@ -19,7 +19,8 @@ const TIME_BESIDE_STEPS: Duration = Duration::from_millis(10);
 /// Something about an owner's warm sequences; dropped without an answer where it cannot be done.
 #[derive(Debug)]
 pub(super) struct PageJob {
-    form: KvForm,
+    /// Of the model that is meant; `None` where any will do.
+    form: Option<KvForm>,
     owner: Owner,
     tokens: Vec<TokenId>,
     wanted: Wanted,
@@ -54,26 +55,31 @@ impl PageJob {
 }
 
 impl Engine {
+    /// Whether sequences stay warm for their owners' next messages.
+    pub fn keeps_warm(&self) -> bool {
+        !self.shared.limits.deterministic
+    }
+
     /// What pages of keys and values of the loaded model are; `None` where it has none to hand out, or keeps nothing
     /// warm.
     pub fn kv_form(&self) -> Option<KvForm> {
         let form = self.model_info()?.kv_form;
-        form.filter(|_| !self.shared.limits.deterministic)
+        form.filter(|_| self.keeps_warm())
     }
 
     /// How many of `tokens`, from the first on, a warm sequence of the owner's holds.
-    pub async fn n_warm(&self, form: KvForm, owner: Owner, tokens: &[TokenId]) -> Option<usize> {
-        self.ask(form, owner, tokens, Wanted::Warm).await
+    pub async fn n_warm(&self, owner: Owner, tokens: &[TokenId]) -> Option<usize> {
+        self.ask(None, owner, tokens, Wanted::Warm).await
     }
 
     /// All tokens of the owner's newest warm sequence that begins with `tokens`.
     pub async fn warm_tokens(&self, form: KvForm, owner: Owner, tokens: &[TokenId]) -> Option<Vec<TokenId>> {
-        self.ask(form, owner, tokens, Wanted::Whole).await
+        self.ask(Some(form), owner, tokens, Wanted::Whole).await
     }
 
     /// The last page of `tokens`, whole pages with which a warm sequence of the owner's begins.
     pub async fn warm_page(&self, form: KvForm, owner: Owner, tokens: &[TokenId]) -> Option<Vec<u8>> {
-        self.ask(form, owner, tokens, Wanted::Page).await
+        self.ask(Some(form), owner, tokens, Wanted::Page).await
     }
 
     /// Makes `tokens`, whole pages of which all but the last are warm, warm for their owner: `page` is their last one.
@@ -85,12 +91,12 @@ impl Engine {
         tokens: &[TokenId],
         page: Vec<u8>,
     ) -> Option<()> {
-        self.ask(form, owner, tokens, |answer| Wanted::Bring(page, answer)).await
+        self.ask(Some(form), owner, tokens, |answer| Wanted::Bring(page, answer)).await
     }
 
     async fn ask<T>(
         &self,
-        form: KvForm,
+        form: Option<KvForm>,
         owner: Owner,
         tokens: &[TokenId],
         wanted: impl FnOnce(oneshot::Sender<T>) -> Wanted,
@@ -109,7 +115,8 @@ impl Scheduler<'_> {
         let began = Instant::now();
         while self.running.is_empty() || began.elapsed() < TIME_BESIDE_STEPS {
             let Some(job) = lock(&self.shared.queue).pop_page_job() else { return };
-            if !job.is_over() && self.model.kv_form() == Some(job.form) {
+            let is_of_this_model = job.form.is_none_or(|form| self.model.kv_form() == Some(form));
+            if is_of_this_model && !job.is_over() {
                 self.serve(job);
             }
         }
@@ -119,6 +126,7 @@ impl Scheduler<'_> {
         let hit = self.cache.find(owner, &tokens);
         let n_warm = hit.map_or(0, |hit| hit.n_common);
         let whole = hit.filter(|hit| hit.n_common == tokens.len()).map(|hit| hit.seq);
+        let page_len = form.map_or(1, |form| form.page_len);
         // Who asked may have gone away.
         match wanted {
             Wanted::Warm(answer) => drop(answer.send(n_warm)),
@@ -128,14 +136,14 @@ impl Scheduler<'_> {
                 }
             }
             Wanted::Page(answer) => {
-                let i = (tokens.len() / form.page_len).checked_sub(1);
+                let i = (tokens.len() / page_len).checked_sub(1);
                 let page = whole.zip(i).and_then(|(seq, i)| self.model.kv_page(seq, i));
                 if let Some(page) = page {
                     drop(answer.send(page));
                 }
             }
-            Wanted::Bring(..) if tokens.is_empty() || !tokens.len().is_multiple_of(form.page_len) => {}
-            Wanted::Bring(page, answer) => match self.bring(form, owner, &tokens, &page) {
+            Wanted::Bring(..) if tokens.is_empty() || !tokens.len().is_multiple_of(page_len) => {}
+            Wanted::Bring(page, answer) => match self.bring(page_len, owner, &tokens, &page) {
                 Ok(()) => drop(answer.send(())),
                 Err(error) => tracing::debug!(%error, "a page was not brought back"),
             },
@@ -144,12 +152,12 @@ impl Scheduler<'_> {
 
     fn bring(
         &mut self,
-        form: KvForm,
+        page_len: usize,
         owner: Owner,
         tokens: &[TokenId],
         page: &[u8],
     ) -> Result<(), ModelError> {
-        let n_before = tokens.len() - form.page_len;
+        let n_before = tokens.len() - page_len;
         let hit = self.cache.find(owner, tokens);
         if hit.is_some_and(|hit| hit.n_common == tokens.len()) {
             return Ok(());

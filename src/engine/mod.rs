@@ -37,7 +37,7 @@ pub use self::metrics::{EngineMetrics, FinishedTotals, Histogram, KvPages};
 use self::queue::{Queue, Waiting};
 pub use self::request::{
     CancelHandle, Event, Finish, GenerateRequest, Generation, InvalidParam, Logprob, MAX_TOP_LOGPROBS, Owner,
-    Timings,
+    Timings, Urgency,
 };
 pub use self::sampler::SamplingParams;
 pub use self::step::DEFAULT_ITL_BUDGET;

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::embed::{EmbedJob, MAX_EMBEDS_WAITING};
 use super::kept::{MAX_PAGE_JOBS, PageJob};
-use super::request::{CancelHandle, Event, GenerateRequest, Owner};
+use super::request::{CancelHandle, Event, GenerateRequest, Owner, Urgency};
 use super::{EngineError, Limits};
 
 /// Longest advice in `retry_after_s`: nobody's page should look dead for longer.
@@ -35,6 +35,11 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
+    /// Whether somebody waits for it.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.request.urgency == Urgency::Awaited
+    }
+
     fn is_over(&self) -> bool {
         self.cancel.is_cancelled() || self.events.is_closed()
     }
@@ -161,7 +166,7 @@ impl Queue {
         if self.closed || self.paused {
             return Err(EngineError::NotReady);
         }
-        if waiting.request.background {
+        if !waiting.is_awaited() {
             if self.background.len() >= MAX_BACKGROUND {
                 return Err(EngineError::Busy { retry_after_s: self.retry_after_s() });
             }
@@ -211,7 +216,7 @@ impl Queue {
 
     /// Gives a place back that [`Queue::pop`] had given to a request, which goes back to where it was.
     pub(super) fn put_back(&mut self, waiting: Waiting) {
-        debug_assert!(!waiting.request.background, "it runs alone, so there is nothing to wait for");
+        debug_assert!(waiting.is_awaited(), "it runs alone, so there is nothing to wait for");
         let owner = waiting.request.owner;
         self.leave(owner);
         let i = self.lanes.iter().position(|l| l.owner == owner);

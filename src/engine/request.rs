@@ -37,9 +37,21 @@ pub struct GenerateRequest {
     pub logprobs: Option<usize>,
     /// What the text must look like.
     pub grammar: Option<Grammar>,
-    /// Nobody waits for it: it begins when nothing else runs or waits, ends with [`Finish::Cancelled`] as soon as
-    /// somebody writes, and leaves nothing warm.
-    pub background: bool,
+    /// Whether anybody waits for it.
+    pub urgency: Urgency,
+}
+
+/// Whether anybody waits for a text.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Urgency {
+    /// Its owner does.
+    #[default]
+    Awaited,
+    /// Nobody: it begins when nothing else runs or waits, ends with [`Finish::Cancelled`] as soon as somebody writes, and
+    /// leaves nothing warm.
+    Background,
+    /// The same, but what was read of the prompt stays warm: its owner will go on from there.
+    ReadAhead,
 }
 
 impl GenerateRequest {
@@ -53,7 +65,7 @@ impl GenerateRequest {
             max_tokens,
             logprobs: None,
             grammar: None,
-            background: false,
+            urgency: Urgency::Awaited,
         }
     }
 

@@ -9,7 +9,7 @@ use super::grammar::{Constraint, MaskThread};
 use super::lookup::Lookup;
 use super::loop_guard::LoopGuard;
 use super::queue::Waiting;
-use super::request::{CancelHandle, Event, Finish, Logprob, Owner, Timings};
+use super::request::{CancelHandle, Event, Finish, Logprob, Owner, Timings, Urgency};
 use super::sampler::{self, Mask, Sampler};
 use super::stop::StopMatcher;
 use crate::model::{SeqId, TokenId};
@@ -22,8 +22,7 @@ pub(super) const MAX_GENERATION: Duration = Duration::from_hours(1);
 /// A generation that has a sequence.
 pub(super) struct Running {
     pub(super) owner: Owner,
-    /// Nobody waits for it.
-    pub(super) is_background: bool,
+    pub(super) urgency: Urgency,
     pub(super) seq: SeqId,
     sampler: Sampler,
     /// Guesses what comes next.
@@ -72,7 +71,7 @@ impl Running {
         let n_prompt = request.prompt.len();
         let running = Self {
             owner: request.owner,
-            is_background: request.background,
+            urgency: request.urgency,
             seq,
             sampler: Sampler::new(request.sampling, &request.prompt),
             lookup: Lookup::new(),
@@ -105,6 +104,11 @@ impl Running {
     /// Whether its prompt is being evaluated still.
     pub(super) fn is_prefilling(&self) -> bool {
         self.prefilled_at.is_none()
+    }
+
+    /// Nobody waits for it.
+    pub(super) fn is_background(&self) -> bool {
+        self.urgency != Urgency::Awaited
     }
 
     /// Nobody wants the rest.

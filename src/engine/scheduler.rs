@@ -16,7 +16,7 @@ use super::metrics::KvPages;
 use super::pace::StepTimes;
 use super::prefix_cache::{MAX_WARM, PrefixCache};
 use super::queue::Waiting;
-use super::request::{Event, Finish, Owner, Timings};
+use super::request::{Event, Finish, Owner, Timings, Urgency};
 use super::running::Running;
 use super::sampler::Mask;
 use super::{Loaded, LoadedShared, ModelInfo, Shared, lock};
@@ -127,18 +127,18 @@ impl<'a> Scheduler<'a> {
             self.cancel_waiting(&w);
         }
         if lock(&self.shared.queue).wants_the_place() {
-            self.end_where(|running| running.is_background);
+            self.end_where(Running::is_background);
         }
         loop {
             let Some(waiting) = lock(&self.shared.queue).pop() else { break };
-            let is_background = waiting.request.background;
+            let is_background = !waiting.is_awaited();
             if is_background && !self.has_room() {
                 // A warm sequence is worth more.
                 self.cancel_waiting(&waiting);
                 lock(&self.shared.queue).end_background();
                 continue;
             }
-            let found = if is_background {
+            let found = if waiting.request.urgency == Urgency::Background {
                 self.empty_sequence().map(|seq| (seq, 0))
             } else {
                 self.sequence_for(waiting.request.owner, &waiting.request.prompt)
@@ -258,7 +258,8 @@ impl<'a> Scheduler<'a> {
     /// Ends a running generation; its sequence stays warm unless it broke.
     fn end(&mut self, i: usize, end: Result<Finish, String>) {
         let running = self.running.remove(i);
-        let (owner, seq, is_background) = (running.owner, running.seq, running.is_background);
+        let (owner, seq, is_background) = (running.owner, running.seq, running.is_background());
+        let stays_warm = running.urgency != Urgency::Background && !self.shared.limits.deterministic;
         self.leave_queue(owner, is_background, running.took());
         if !is_background {
             lock(&self.shared.metrics).count_end(end.as_ref().ok().copied());
@@ -268,7 +269,7 @@ impl<'a> Scheduler<'a> {
                 self.n_good_ends += 1;
                 let tokens = running.done(finish);
                 let is_whole = !tokens.is_empty() && self.model.seq_len(seq) == tokens.len();
-                if is_whole && !is_background && !self.shared.limits.deterministic {
+                if is_whole && stays_warm {
                     for superfluous in self.cache.put(owner, seq, &tokens) {
                         self.model.free_sequence(superfluous);
                     }
@@ -284,7 +285,7 @@ impl<'a> Scheduler<'a> {
     }
 
     fn cancel_waiting(&self, waiting: &Waiting) {
-        if !waiting.request.background {
+        if waiting.is_awaited() {
             lock(&self.shared.metrics).count_end(Some(Finish::Cancelled));
         }
         let timings = Timings::default();

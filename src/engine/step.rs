@@ -87,7 +87,7 @@ impl Scheduler<'_> {
         if !prefilling.is_empty() {
             let i = prefilling[self.n_turns % prefilling.len()];
             self.n_turns += 1;
-            let n_max = if self.running[i].is_background {
+            let n_max = if self.running[i].is_background() {
                 // It runs alone, and whoever writes meanwhile waits for the rest of this step.
                 self.step_times.chunk(1, BACKGROUND_STEP)
             } else {
@@ -150,7 +150,7 @@ impl Scheduler<'_> {
         let running = &mut self.running[row.i];
         let was_prefilling = running.is_prefilling();
         running.evaluated(row.tokens.len() - row.n_draft);
-        let is_background = running.is_background;
+        let is_background = running.is_background();
         if was_prefilling && !is_background {
             lock(&self.shared.metrics).prompt_tokens_total += row.tokens.len() as u64;
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use mommygpt::engine::{
-    EngineError, Event, Finish, GenerateRequest, Generation, Limits, Owner, SamplingParams, TokenId,
+    EngineError, Event, Finish, GenerateRequest, Generation, Limits, Owner, SamplingParams, TokenId, Urgency,
     loop_guard,
 };
 
@@ -106,7 +106,7 @@ async fn what_cannot_be_done_is_refused_by_name() {
 async fn what_nobody_waits_for_runs_alone_and_makes_way() {
     let (engine, remote) = start(Limits { max_running: 2, ..limits() }, endless).await;
     remote.hold();
-    let background = |owner| GenerateRequest { background: true, ..request(owner, 5, 50) };
+    let background = |owner| GenerateRequest { urgency: Urgency::Background, ..request(owner, 5, 50) };
     let ada = engine.submit(request(ADA, 5, 3)).unwrap();
     remote.wait_steps(1);
     let first = engine.submit(background(ADA)).unwrap();

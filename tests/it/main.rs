@@ -32,6 +32,7 @@ mod oracle; // logits of rarer architectures against llama.cpp's
 mod parity; // logits of every architecture and quantization against llama.cpp's
 mod program; // the real binary, in a directory and an environment of its own
 mod pull; // `pull` from that server, faults included
+mod read_ahead; // the next prompt is read before anybody writes, where thoughts are dropped
 mod safety; // the crisis check on held-out cases, and what it must never miss
 mod script; // a model that says what a test over HTTP tells it to
 mod scripted_model; // a fake at the Model trait, whose steps the test can hold
