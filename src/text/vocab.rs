@@ -5,9 +5,12 @@
 
 mod bpe;
 mod byte_level;
+mod hash;
+mod joining;
 mod pre;
 mod specials;
 mod spm;
+mod texts;
 mod tokens;
 
 use bpe::Bpe;

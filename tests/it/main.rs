@@ -50,6 +50,7 @@ mod templates; // chat templates of real models, hostile templates, and what a p
 mod terminal; // `run` without a terminal: one message in, one answer out
 mod tidy; // the house rules: imports, sizes, unsafe, names
 mod vocab; // tokenizers against the reference ids of real vocabularies
+mod vocab_rules; // and against rules that no real vocabulary at hand has
 mod web_chat; // writing to the parent over HTTP
 mod web_edge; // what every request passes and every answer carries
 mod web_memory_model; // facts that an instruction model finds

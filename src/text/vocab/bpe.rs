@@ -1,12 +1,11 @@
 //! Byte pair encoding: the pairs of a piece are merged in the order of their ranks.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
-
-use std::hash::RandomState;
+use std::collections::HashMap;
 
 use super::super::TextError;
 use super::byte_level::char_of;
+use super::hash::Quick;
+use super::joining::{Join, Joining, Words};
 use super::pre::{Pre, Rules, Stage};
 use super::tokens::{Tokens, malformed};
 use crate::model::TokenId;
@@ -22,44 +21,23 @@ pub(super) struct Bpe {
     stages: Vec<Stage>,
     rules: Rules,
     /// (left symbol, right symbol) to rank and symbol of the two together.
-    merges: HashMap<(u32, u32), Merge, RandomState>,
+    merges: HashMap<(u32, u32), Join, Quick>,
     /// Symbols of single bytes, where tokens are byte-level.
     byte_symbols: Vec<u32>,
     /// Ids of single bytes, for what no token spells.
     byte_ids: Vec<Option<TokenId>>,
     /// Symbols beyond the vocabulary that merges name.
-    extra_symbols: HashMap<Box<str>, u32, RandomState>,
-    /// No merge joins a blank to what is left of it, so that words can be merged one by one.
-    words_stand_alone: bool,
+    extra_symbols: HashMap<Box<str>, u32, Quick>,
+    /// Where blanks are `▁`, a text can be merged word by word.
+    words: Option<Words>,
 }
-
-#[derive(Clone, Copy)]
-struct Merge {
-    rank: u32,
-    symbol: u32,
-}
-
-/// A run of bytes of the piece: a symbol, and its place in a doubly linked list.
-#[derive(Clone, Copy)]
-struct Part {
-    symbol: u32,
-    start: u32,
-    len: u32,
-    prev: u32,
-    next: u32,
-}
-const NOWHERE: u32 = u32::MAX;
-
-/// Rank, place of the left part, its symbol, and the symbol behind it.
-type Pair = (u32, u32, u32, u32);
 
 /// What one text needs while it is encoded.
 #[derive(Default)]
 struct Scratch<'t> {
-    parts: Vec<Part>,
-    queue: BinaryHeap<Reverse<Pair>>,
+    joining: Joining,
     /// (stage, piece) to a range of the output.
-    remembered: HashMap<(usize, &'t str), (usize, usize), RandomState>,
+    remembered: HashMap<(usize, &'t str), (usize, usize), Quick>,
 }
 
 impl Bpe {
@@ -72,7 +50,7 @@ impl Bpe {
             byte_symbols: Vec::new(),
             byte_ids: Vec::new(),
             extra_symbols: HashMap::default(),
-            words_stand_alone: rules.raw,
+            words: rules.raw.then(Words::default),
         };
         bpe.read_merges(gguf, tokens)?;
         for byte in 0..=255u8 {
@@ -107,10 +85,12 @@ impl Bpe {
             joined.clear();
             joined.push_str(left);
             joined.push_str(right);
-            self.words_stand_alone &= !joins_words(&joined);
+            if let Some(words) = &mut self.words {
+                words.learn(&joined);
+            }
             let pair = (self.intern(tokens, left)?, self.intern(tokens, right)?);
             let symbol = self.intern(tokens, &joined)?;
-            self.merges.entry(pair).or_insert(Merge { rank: rank as u32, symbol });
+            self.merges.entry(pair).or_insert(Join { key: rank as u32, symbol });
         }
         Ok(())
     }
@@ -148,10 +128,11 @@ impl Bpe {
         scratch: &mut Scratch<'t>,
     ) {
         let Some(cut) = self.stages.get(stage) else {
-            if self.words_stand_alone {
-                for_each_word(text, |word| self.remember(tokens, stage + 1, word, out, scratch));
-            } else {
-                self.encode_piece(tokens, text, out, scratch);
+            match &self.words {
+                Some(words) => {
+                    words.cut(text, |word| self.remember(tokens, stage + 1, word, out, scratch));
+                }
+                None => self.encode_piece(tokens, text, out, scratch),
             }
             return;
         };
@@ -188,18 +169,17 @@ impl Bpe {
             out.push(id);
             return;
         }
-        self.fill(tokens, piece, &mut scratch.parts);
-        self.merge(&mut scratch.parts, &mut scratch.queue);
-        let mut at = 0;
-        while let Some(part) = scratch.parts.get(at as usize) {
-            if (part.symbol as usize) < tokens.len() && tokens.is_plain(part.symbol) {
-                out.push(part.symbol);
+        let joining = &mut scratch.joining;
+        self.fill(tokens, piece, joining);
+        joining.run(|left, right| self.merges.get(&(left, right)).copied());
+        joining.for_each(piece.len(), |symbol, range| {
+            if (symbol as usize) < tokens.len() && tokens.is_plain(symbol) {
+                out.push(symbol);
             } else {
-                let bytes = &piece.as_bytes()[part.start as usize..(part.start + part.len) as usize];
+                let bytes = &piece.as_bytes()[range];
                 out.extend(bytes.iter().filter_map(|&byte| self.byte_ids[byte as usize]));
             }
-            at = part.next;
-        }
+        });
     }
 
     /// The token that a piece is as a whole, where the family skips merges for it.
@@ -213,97 +193,17 @@ impl Bpe {
         }
     }
 
-    fn fill(&self, tokens: &Tokens, piece: &str, parts: &mut Vec<Part>) {
-        parts.clear();
-        let mut push = |symbol: u32, start: usize, len: usize| {
-            let at = parts.len() as u32;
-            parts.push(Part {
-                symbol,
-                start: start as u32,
-                len: len as u32,
-                prev: at.wrapping_sub(1),
-                next: at + 1,
-            });
-        };
+    fn fill(&self, tokens: &Tokens, piece: &str, joining: &mut Joining) {
+        joining.begin();
         if self.rules.raw {
             for (start, c) in piece.char_indices() {
-                let len = c.len_utf8();
-                push(self.symbol(tokens, &piece[start..start + len]).unwrap_or(NO_SYMBOL), start, len);
+                let end = start + c.len_utf8();
+                joining.push(self.symbol(tokens, &piece[start..end]).unwrap_or(NO_SYMBOL), start);
             }
         } else {
             for (start, byte) in piece.bytes().enumerate() {
-                push(self.byte_symbols[byte as usize], start, 1);
+                joining.push(self.byte_symbols[byte as usize], start);
             }
         }
-        if let Some(last) = parts.last_mut() {
-            last.next = NOWHERE;
-        }
-    }
-
-    /// Merges until no pair has a rank; the first of equal ranks goes first.
-    fn merge(&self, parts: &mut [Part], queue: &mut BinaryHeap<Reverse<Pair>>) {
-        let mut pairs = std::mem::take(queue).into_vec();
-        pairs.clear();
-        pairs.extend((0..parts.len() as u32).filter_map(|left| self.pair(parts, left)));
-        *queue = BinaryHeap::from(pairs);
-        while let Some(Reverse((_, left, left_symbol, right_symbol))) = queue.pop() {
-            let a = parts[left as usize];
-            let Some(&b) = parts.get(a.next as usize) else { continue };
-            // A pair whose half was merged into something else meanwhile is out of date.
-            if a.len == 0 || a.symbol != left_symbol || b.symbol != right_symbol {
-                continue;
-            }
-            let Some(merge) = self.merges.get(&(left_symbol, right_symbol)) else { continue };
-            parts[left as usize] = Part { symbol: merge.symbol, len: a.len + b.len, next: b.next, ..a };
-            parts[a.next as usize].len = 0;
-            if let Some(after) = parts.get_mut(b.next as usize) {
-                after.prev = left;
-            }
-            queue.extend(self.pair(parts, a.prev));
-            queue.extend(self.pair(parts, left));
-        }
-    }
-
-    /// The part at `left` and the one behind it, where a merge joins them.
-    fn pair(&self, parts: &[Part], left: u32) -> Option<Reverse<Pair>> {
-        let a = parts.get(left as usize)?;
-        let b = parts.get(a.next as usize)?;
-        let merge = self.merges.get(&(a.symbol, b.symbol))?;
-        Some(Reverse((merge.rank, left, a.symbol, b.symbol)))
-    }
-}
-
-/// Whether a blank stands behind something that is not a blank.
-pub(super) fn joins_words(text: &str) -> bool {
-    let mut chars = text.chars().skip_while(|&c| c == '▁');
-    chars.any(|c| c == '▁')
-}
-
-/// Calls `word` with every run of `▁` and what follows it.
-pub(super) fn for_each_word<'t>(text: &'t str, mut word: impl FnMut(&'t str)) {
-    let mut start = 0;
-    let mut after_blank = true;
-    for (at, c) in text.char_indices() {
-        if c == '▁' && !after_blank {
-            word(&text[start..at]);
-            start = at;
-        }
-        after_blank = c == '▁';
-    }
-    if start < text.len() {
-        word(&text[start..]);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_begin_with_their_blanks() {
-        let mut words = Vec::new();
-        for_each_word("Hi▁▁my▁dear▁", |w| words.push(w));
-        assert_eq!(words, ["Hi", "▁▁my", "▁dear", "▁"]);
-        assert!(joins_words("a▁b") && joins_words("▁a▁") && !joins_words("▁▁ab") && !joins_words("▁"));
     }
 }

@@ -3,12 +3,8 @@
 //! Kinds come from `tokenizer.ggml.token_type`, corrected where files are known to be wrong: a token whose text is a
 //! well-known end marker is a control token whatever the file says.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
-use std::hash::RandomState;
-
 use super::super::TextError;
+use super::texts::Texts;
 use crate::model::TokenId;
 use crate::model::gguf::Gguf;
 
@@ -129,9 +125,8 @@ const SHOWN_CONTROL_TEXTS: &[&str] = &["<|channel|>", "<|message|>", "<|start|>"
 
 /// The vocabulary, indexed by id and by text.
 pub(super) struct Tokens {
-    texts: Vec<Arc<str>>,
+    texts: Texts,
     kinds: Vec<Kind>,
-    ids: HashMap<Arc<str>, TokenId, RandomState>,
     ends: Vec<TokenId>,
 }
 
@@ -146,15 +141,12 @@ impl Tokens {
                 "tokenizer.ggml.tokens has {n_tokens} tokens; the limit is {MAX_TOKENS}"
             )));
         }
-        let mut texts: Vec<Arc<str>> = Vec::with_capacity(n_tokens);
-        let mut ids = HashMap::with_capacity_and_hasher(n_tokens, RandomState::default());
+        // Of two tokens with one text, the first is the one that texts become.
+        let mut texts = Texts::with_capacity(n_tokens);
         for (id, text) in list.enumerate() {
-            let text: Arc<str> = if text.is_empty() { format!("[EMPTY_{id}]").into() } else { text.into() };
-            // Of two tokens with one text, the first is the one that texts become.
-            ids.entry(Arc::clone(&text)).or_insert(id as TokenId);
-            texts.push(text);
+            if text.is_empty() { texts.push(&format!("[EMPTY_{id}]")) } else { texts.push(text) }
         }
-        let mut tokens = Self { kinds: kinds(gguf, n_tokens)?, texts, ids, ends: Vec::new() };
+        let mut tokens = Self { kinds: kinds(gguf, n_tokens)?, texts, ends: Vec::new() };
         tokens.correct_kinds();
         tokens.find_ends(gguf);
         Ok(tokens)
@@ -165,7 +157,7 @@ impl Tokens {
     }
 
     pub(super) fn text(&self, id: TokenId) -> &str {
-        self.texts.get(id as usize).map_or("", |t| t)
+        self.texts.get(id)
     }
 
     pub(super) fn kind(&self, id: TokenId) -> Kind {
@@ -174,7 +166,7 @@ impl Tokens {
 
     /// The id of exactly this text, of whatever kind.
     pub(super) fn id(&self, text: &str) -> Option<TokenId> {
-        self.ids.get(text).copied()
+        self.texts.find(text)
     }
 
     /// The id that plain text may become: control, unknown and byte tokens are not made by spelling them out.
@@ -210,22 +202,18 @@ impl Tokens {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (TokenId, &str, Kind)> {
-        self.texts
-            .iter()
-            .zip(&self.kinds)
-            .enumerate()
-            .map(|(id, (text, kind))| (id as TokenId, &**text, *kind))
+        self.texts.iter().zip(&self.kinds).enumerate().map(|(id, (text, kind))| (id as TokenId, text, *kind))
     }
 
     fn correct_kinds(&mut self) {
         for text in END_TEXTS.iter().chain(END_FIM_TEXTS).chain(FIM_TEXTS) {
-            if let Some(&id) = self.ids.get(*text) {
+            if let Some(id) = self.id(text) {
                 self.kinds[id as usize] = Kind::Control;
             }
         }
         // This family has `</s>` as ordinary text beside its own end of turn.
-        if self.ids.contains_key("<|tool_response>")
-            && let Some(&id) = self.ids.get("</s>")
+        if self.id("<|tool_response>").is_some()
+            && let Some(id) = self.id("</s>")
         {
             self.kinds[id as usize] = Kind::Normal;
         }
@@ -240,7 +228,7 @@ impl Tokens {
         ends.sort_unstable();
         ends.dedup();
         // Where both of these end a whole answer, `<|end|>` only ends one part of it.
-        let has = |text: &str| self.ids.contains_key(text);
+        let has = |text: &str| self.id(text).is_some();
         if has("<|return|>") && has("<|call|>") || has("<|flush|>") && has("<|calls|>") {
             ends.retain(|&id| self.text(id) != "<|end|>");
         }
