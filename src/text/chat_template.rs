@@ -1,5 +1,6 @@
 //! Chats to prompts, by the model's own template.
 
+mod builtins;
 mod guard;
 mod json;
 pub mod limits;

@@ -156,6 +156,31 @@ fn python_is_spoken() {
     check("a\n{% generation %}\nb\n{%- endgeneration %}\nc", "a\nbc");
     check("{% for i in range(9) %}{% if i == 2 %}{% break %}{% endif %}{{ i }}{% endfor %}", "01");
     check("{{ 'prefix'.removeprefix('pre') }}{{ 'a-b-c'.rsplit('-', 1) }}", "fix['a-b', 'c']");
+    check(
+        "{{ 'ab' is sequence }}{{ messages[0] is sequence }}{{ 3 is sequence }}{{ x is sequence }}",
+        "TrueTrueFalseTrue",
+    );
+    check(
+        "{{ '' | default('e', boolean=true) }}{{ x | default }}{{ none | d('n', true) }}{{ 0 | default(1) }}",
+        "en0",
+    );
+    check(
+        "{{ 'aXbX' | replace('X', 'y', 1) }}{{ 'hello world foo' | truncate(9) }}{{ 'a b' | wordcount }}",
+        "aybXhello...2",
+    );
+    check(
+        "{{ 'hello world' | truncate(5, killwords=true, end='', leeway=0) }}|{{ 'ab' | center(5) }}|",
+        "hello|  ab |",
+    );
+    check(
+        "{{ '7'.zfill(3) }}{{ '-7'.zfill(3) }}{{ 'x'.ljust(2) }}|{{ 'x'.rjust(2) }}{{ 'abca'.rindex('a') }}",
+        "007-07x | x3",
+    );
+    check(
+        "{% set j = joiner(', ') %}{{ j() }}a{{ j() }}b{% macro m() %}{% endmacro %}{{ m is callable }}",
+        "a, bTrue",
+    );
+    check("{{ 1e20 }} {{ 1e20 | tojson }} {{ 0.00001 }} {{ 2.0 }} {{ 1 / 4 }}", "1e+20 1e+20 1e-05 2.0 0.25");
     check("{% macro m(a, b=2) %}[{{ a }}{{ b }}]{% endmacro %}{{ m(1) }}{{ m(3, b=4) }}", "[12][34]");
     check(
         "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}",

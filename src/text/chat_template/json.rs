@@ -158,7 +158,7 @@ impl Writer<'_> {
                 '\u{8}' => self.out.push_str("\\b"),
                 '\u{C}' => self.out.push_str("\\f"),
                 '\0'..='\u{1F}' => self.escape(u32::from(c) as u16),
-                _ if self.is_ascii && !c.is_ascii() => {
+                _ if self.is_ascii && !(' '..='~').contains(&c) => {
                     for unit in c.encode_utf16(&mut [0; 2]) {
                         self.escape(*unit);
                     }
@@ -175,11 +175,61 @@ impl Writer<'_> {
     }
 }
 
-/// A number as Python writes it.
+/// A number as Python writes it into JSON.
 fn number(value: &Value) -> String {
-    value.to_string()
+    match f64::try_from(value.clone()) {
+        Ok(number) if !value.is_integer() => match float(number).as_str() {
+            "nan" => "NaN".to_owned(),
+            "inf" => "Infinity".to_owned(),
+            "-inf" => "-Infinity".to_owned(),
+            finite => finite.to_owned(),
+        },
+        _ => value.to_string(),
+    }
+}
+
+/// A floating-point number as Python prints it: the fewest digits that mean it, with an exponent where it is very large
+/// or very small.
+pub(super) fn float(number: f64) -> String {
+    if number.is_nan() {
+        return "nan".to_owned();
+    }
+    let scientific = format!("{number:e}");
+    let Some((digits, exponent)) = scientific.split_once('e') else { return number.to_string() };
+    match exponent.parse::<i32>() {
+        Ok(exponent @ ..-4) => format!("{digits}e-{:02}", -exponent),
+        Ok(exponent @ 16..) => format!("{digits}e+{exponent:02}"),
+        // Rust's own form of these has no exponent, and one digit behind the point where Python has one.
+        _ => format!("{number:?}"),
+    }
 }
 
 pub(super) fn invalid(problem: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidOperation, problem.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_look_as_in_python() {
+        for (number, expected) in [
+            (2.0, "2.0"),
+            (0.1, "0.1"),
+            (-0.0, "-0.0"),
+            (1e15, "1000000000000000.0"),
+            (1e16, "1e+16"),
+            (1.5e300, "1.5e+300"),
+            (-2.5e-5, "-2.5e-05"),
+            (0.0001, "0.0001"),
+            (123_456.789, "123456.789"),
+            (f64::NAN, "nan"),
+            (f64::NEG_INFINITY, "-inf"),
+        ] {
+            assert_eq!(float(number), expected);
+        }
+        assert_eq!(number(&Value::from(f64::INFINITY)), "Infinity");
+        assert_eq!(number(&Value::from(10_i64.pow(17))), "100000000000000000");
+    }
 }

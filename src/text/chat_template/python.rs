@@ -10,7 +10,8 @@ use minijinja::value::{Kwargs, Rest, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, Output, State, Value};
 use minijinja_contrib::pycompat::unknown_method_callback;
 
-use super::json::{invalid, tojson};
+use super::builtins;
+use super::json::{float, invalid, tojson};
 use super::limits::{
     CONTAINER_BYTES, ITEM_BYTES, MAX_BUILT_BYTES, MAX_DEPTH, MAX_OUTPUT_BYTES, MAX_STEPS, MAX_TIME, MAX_WIDTH,
 };
@@ -90,7 +91,10 @@ impl<W: fmt::Write> fmt::Write for Bounded<W> {
 }
 
 /// The value's text, bounded: a list may hold itself many times over.
-fn text_of(value: &Value) -> Result<String, Error> {
+pub(super) fn text_of(value: &Value) -> Result<String, Error> {
+    if value.kind() == ValueKind::Number && !value.is_integer() {
+        return Ok(f64::try_from(value.clone()).map_or_else(|_| value.to_string(), float));
+    }
     let mut bounded = Bounded { out: String::new(), left: MAX_OUTPUT_BYTES };
     write!(bounded, "{value}").map_err(|_| invalid(too_large()))?;
     Ok(bounded.out)
@@ -118,8 +122,7 @@ pub(super) fn environment(now: jiff::civil::DateTime) -> Environment<'static> {
         jiff::fmt::strtime::format(format, now).map_err(|e| invalid(format!("strftime_now: {e}")))
     });
     environment.add_filter("tojson", tojson);
-    environment
-        .add_filter("replace", |text: &Value, from: &str, to: &str| replace(&text_of(text)?, from, to, None));
+    builtins::add_to(&mut environment);
     environment.add_filter(
         "join",
         |list: &Value, by: Option<&str>, attribute: Option<&str>, options: Kwargs| {
@@ -204,7 +207,7 @@ fn check_widths(format: &str) -> Result<(), Error> {
     Ok(())
 }
 
-fn replace(text: &str, from: &str, to: &str, at_most: Option<usize>) -> Result<String, Error> {
+pub(super) fn replace(text: &str, from: &str, to: &str, at_most: Option<usize>) -> Result<String, Error> {
     let n_found = text.matches(from).count().min(at_most.unwrap_or(usize::MAX));
     if n_found.saturating_mul(to.len()).saturating_add(text.len()) > MAX_OUTPUT_BYTES {
         return Err(invalid(too_large()));
@@ -294,7 +297,10 @@ fn method(state: &mut State<'_, '_>, value: &Value, name: &str, args: &[Value]) 
             check_widths(text)?;
             return unknown_method_callback(state, value, name, args);
         }
-        _ => return unknown_method_callback(state, value, name, args),
+        _ => {
+            return builtins::string_method(text, name, args)
+                .unwrap_or_else(|| unknown_method_callback(state, value, name, args));
+        }
     };
     Ok(found)
 }
