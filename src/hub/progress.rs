@@ -90,8 +90,7 @@ impl Progress {
 
 impl Lines {
     fn say(&self, text: &str) {
-        // A log that cannot be written to must not stop the download.
-        let _ = writeln!(io::stderr(), "{}: {text}", self.name);
+        say(&format!("{}: {text}", self.name));
     }
 
     fn set(&mut self, done: u64) {
@@ -110,6 +109,12 @@ impl Lines {
             mib(rate as u64)
         ));
     }
+}
+
+/// A line on stderr, before there is any progress.
+pub(super) fn say(text: &str) {
+    // A log that cannot be written to must not stop the download.
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 fn mib(bytes: u64) -> String {

@@ -12,6 +12,7 @@ use super::checksum;
 use super::download::Client;
 use super::folder::{Entry, Models};
 use super::preflight::{Preflight, Tried};
+use super::progress::say;
 use super::repository::{RemoteFile, Repository, Wanted};
 use super::{HubError, at, catalog};
 
@@ -19,6 +20,8 @@ use super::{HubError, at, catalog};
 pub const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
 /// What the machine needs for itself beside a new model.
 const SPARE_DISK_BYTES: u64 = 64 << 20;
+/// The end of the name of a file that is not whole yet.
+const INCOMPLETE: &str = "incomplete";
 
 /// A secret that does not print.
 #[derive(Clone)]
@@ -86,6 +89,10 @@ pub fn pull(
     let repository =
         if options.offline { cached_repository(&wanted, options)? } else { listing(&client, &wanted)? };
     let files = repository.choose(&wanted)?;
+    let staging = models.dir().join(".pull").join(wanted.repo.replace('/', "--"));
+    if !options.offline {
+        remove_superseded(&repository, &staging)?;
+    }
     let licence = repository.licence.clone();
     if let Some(entry) = models.find(files[0].name())? {
         let here = checksum::recorded(&entry.path)?;
@@ -94,7 +101,6 @@ pub fn pull(
         }
         return Ok(Pulled { entry, was_here: true, licence, tried: None });
     }
-    let staging = models.dir().join(".pull").join(wanted.repo.replace('/', "--"));
     fs::create_dir_all(&staging).map_err(|e| at(&staging, e))?;
     check_room(&files, &staging)?;
     for file in &files {
@@ -195,10 +201,40 @@ fn check_room(files: &[RemoteFile], staging: &Path) -> Result<(), HubError> {
     })
 }
 
+/// Removes beginnings of files that the repository does not have any more, because its maker has put others in their
+/// place: nothing would ever go on with them.
+fn remove_superseded(repository: &Repository, staging: &Path) -> Result<(), HubError> {
+    let entries = match fs::read_dir(staging) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other.map_err(|e| at(staging, e))?,
+    };
+    for entry in entries {
+        let path = entry.map_err(|e| at(staging, e))?.path();
+        let is_beginning = path.extension().is_some_and(|extension| extension == INCOMPLETE);
+        if !is_beginning || repository.files.iter().any(|file| incomplete(staging, file) == path) {
+            continue;
+        }
+        // Another process still fetches what it began before the repository changed.
+        let Ok(file) = fs::OpenOptions::new().write(true).open(&path) else { continue };
+        if file.try_lock().is_err() {
+            continue;
+        }
+        let bytes = file.metadata().map_or(0, |meta| meta.len());
+        fs::remove_file(&path).map_err(|e| at(&path, e))?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        say(&format!(
+            "{name}: removed, {} MiB; the repository has another version now, so this could not go on",
+            bytes >> 20
+        ));
+    }
+    remove_if_empty(staging);
+    Ok(())
+}
+
 /// Where a file lies while it is not whole: its checksum in the name keeps two versions of it apart.
 fn incomplete(staging: &Path, file: &RemoteFile) -> PathBuf {
     let sha256 = file.sha256.as_deref().unwrap_or_default();
-    staging.join(format!("{}.{}.incomplete", file.name(), &sha256[..sha256.len().min(12)]))
+    staging.join(format!("{}.{}.{INCOMPLETE}", file.name(), &sha256[..sha256.len().min(12)]))
 }
 
 fn fetch(
@@ -269,7 +305,10 @@ fn take_in(
         Ok(tried) => tried,
         Err(e) => {
             if matches!(e, HubError::Model { .. } | HubError::Broke { .. }) {
-                let _ = fs::remove_dir_all(staging);
+                for file in files {
+                    let _ = fs::remove_file(staging.join(file.name()));
+                }
+                remove_if_empty(staging);
             }
             return Err(e);
         }
@@ -280,9 +319,16 @@ fn take_in(
         checksum::write_record(&target, file.sha256.as_deref().unwrap_or_default())?;
         fs::rename(staging.join(file.name()), &target).map_err(|e| at(&target, e))?;
     }
-    let _ = fs::remove_dir_all(staging);
-    // Only where no other download waits in it.
-    let _ = staging.parent().map(fs::remove_dir);
+    remove_if_empty(staging);
     let entry = models.find(files[0].name())?;
-    Ok((entry.ok_or_else(|| HubError::NotFound(files[0].name().to_owned()))?, tried))
+    let entry = entry.ok_or_else(|| HubError::NotFound(files[0].name().to_owned()))?;
+    models.remember(&entry, &tried);
+    Ok((entry, tried))
+}
+
+/// Removes the folder of what is on its way, unless another download waits in it: that one is to go on from there.
+fn remove_if_empty(staging: &Path) {
+    if fs::remove_dir(staging).is_ok() {
+        let _ = staging.parent().map(fs::remove_dir);
+    }
 }

@@ -89,6 +89,32 @@ fn an_interrupted_pull_goes_on_in_the_next_run() {
 }
 
 #[test]
+fn the_beginning_of_a_version_that_is_gone_goes_too_and_no_other() {
+    const OTHER: &str = "tiny-Q8_0.gguf";
+    let mut renamed = tiny_llama();
+    renamed.set("general.name", Meta::Str("an earlier version".into()));
+    let earlier = Hub::with(&[(FILE, renamed.bytes()), (OTHER, tiny())]);
+    let program = Program::new();
+    let broken_off = [&[Fault::CutAfter(120_000)][..], &vec![Fault::CutAfter(0); 5]].concat();
+    for quant in ["Q4_K_M", "Q8_0"] {
+        earlier.faults(&broken_off);
+        assert_eq!(pull(&program, &earlier, &format!("{REPO}:{quant}")).code, 1);
+    }
+    assert_eq!(left(&program).len(), 2);
+    // The maker has put another file in the place of the first; the second is what it was.
+    let hub = Hub::with(&[(FILE, tiny()), (OTHER, tiny())]);
+    let ran = good(pull(&program, &hub, REPO));
+    assert_eq!(ran.stderr.matches("removed").count(), 1, "{ran:?}");
+    assert!(ran.stderr.contains("another version"), "{ran:?}");
+    assert_eq!(hub.ranges(), [None], "nothing of the earlier version is in it");
+    let left: Vec<String> = left(&program).into_iter().filter(|name| name.ends_with(".incomplete")).collect();
+    assert!(left.len() == 1 && left[0].starts_with(OTHER), "{left:?}");
+    good(pull(&program, &hub, &format!("{REPO}:Q8_0")));
+    assert_eq!(hub.ranges().last().unwrap().as_deref(), Some("bytes=120000-"), "the other one goes on");
+    assert!(!program.data().join("models/.pull").exists());
+}
+
+#[test]
 fn a_store_without_ranges_sends_all_of_it_again() {
     let (program, hub) = (Program::new(), one_file());
     hub.faults(&[Fault::CutAfter(100_000), Fault::IgnoreRange]);
