@@ -156,7 +156,7 @@ function modelForm(models, again) {
 
 export async function healthSection(root) {
   const [status, models] = await Promise.all([api.adminStatus(), api.adminModels().catch(() => [])]);
-  replace(root, h("p", { text: "How the house is. The numbers behind it are at /metrics." }), facts(status), modelForm(models, () => healthSection(root)),
+  replace(root, modelForm(models, () => healthSection(root)), h("p", { text: "How the house is. The numbers behind it are at /metrics." }), facts(status),
     h("div", { class: "buttons start" }, actionButton("Look again", () => healthSection(root))));
 }
 

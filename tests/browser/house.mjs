@@ -56,7 +56,7 @@ export async function startHouse(...args) {
     await exited;
     await rm(dir, { recursive: true, force: true });
   };
-  return { url, stop, said: () => said };
+  return { url, dir, stop, said: () => said };
 }
 
 export function startBrowser() {
