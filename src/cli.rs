@@ -126,8 +126,8 @@ pub enum Command {
         #[arg(value_name = "NAME")]
         names: Vec<String>,
     },
-    /// What this machine is and whether it can serve
-    Doctor,
+    /// What this machine is, and whether `serve` with the same flags can do its work here
+    Doctor(ServeArgs),
     /// Completions for a shell, on stdout
     Completions {
         /// Which shell

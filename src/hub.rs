@@ -2,7 +2,8 @@
 //!
 //! Operator's commands; nothing here can be reached over HTTP but the choice among the models that an operator put into
 //! the folder. A model's name is looked up in a listing of the folder and never joined into a path, so no name leads out
-//! of it. A new file is tried in a process of its own (`preflight`) before it is taken in.
+//! of it. A new file is tried in a process of its own (`preflight`) before it is taken in, and one that is used where it
+//! lies before a server or a conversation loads it; what was found good is remembered (`tried`).
 
 pub mod catalog;
 mod checksum;
@@ -16,11 +17,13 @@ mod progress;
 pub mod pull;
 #[cfg(feature = "hub")]
 mod repository;
+mod tried;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 pub use folder::{Entry, Models, Verified};
+pub use tried::Untried;
 
 use crate::model::ModelError;
 use crate::model::config::ModelConfig;

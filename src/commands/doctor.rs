@@ -14,7 +14,7 @@ use mommygpt::model::config::ModelConfig;
 use mommygpt::model::{self, Isa, LoadOptions};
 use mommygpt::text::TextModel;
 
-use super::models::size;
+use super::models::{size, try_first};
 use super::{Failure, Out};
 
 /// How long the disk is tried.
@@ -42,8 +42,13 @@ impl Report<'_> {
 }
 
 /// `doctor`.
-pub(super) fn doctor(dir: Option<PathBuf>, environment: &Environment, out: &mut Out) -> Result<(), Failure> {
-    let config = Config::resolve(dir, ServeArgs::default())?;
+pub(super) fn doctor(
+    dir: Option<PathBuf>,
+    args: ServeArgs,
+    environment: &Environment,
+    out: &mut Out,
+) -> Result<(), Failure> {
+    let config = Config::resolve(dir, args)?;
     let mut report = Report { out, problems: Vec::new() };
     report.line("version", env!("CARGO_PKG_VERSION"))?;
     let bytes_per_s = processor(&mut report, environment)?;
@@ -188,7 +193,8 @@ fn fsync_rate(dir: &Path) -> io::Result<f64> {
 }
 
 fn model_loads(report: &mut Report<'_>, config: &Config) -> Result<(), Failure> {
-    let file = match Models::of(&config.dir).resolve(config.model.as_deref()) {
+    let models = Models::of(&config.dir);
+    let file = match models.resolve(config.model.as_deref()) {
         Ok(file) => file,
         Err(e) => {
             report.problem(e.to_string());
@@ -196,6 +202,10 @@ fn model_loads(report: &mut Report<'_>, config: &Config) -> Result<(), Failure> 
         }
     };
     report.line("model", &file.to_string())?;
+    if let Err(failure) = try_first(&models, &file) {
+        report.problem(failure.message);
+        return Ok(());
+    }
     let options = LoadOptions {
         n_ctx: config.n_ctx,
         n_threads: config.n_threads,

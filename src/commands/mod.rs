@@ -163,7 +163,7 @@ fn dispatch(
         Command::Restore { file, yes } => data::restore(&config::data_dir(dir)?, &file, yes, out),
         Command::Check => data::check(&config::data_dir(dir)?, out),
         Command::Tls { names } => local_tls::make(&config::data_dir(dir)?, &names, out),
-        Command::Doctor => doctor::doctor(dir, environment, out),
+        Command::Doctor(args) => doctor::doctor(dir, args, environment, out),
         Command::Completions { shell } => completions::print(shell, out),
         Command::Version => writeln!(out, "mommygpt {}", env!("CARGO_PKG_VERSION")).map_err(Failure::from),
     }

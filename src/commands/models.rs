@@ -1,6 +1,6 @@
 //! `run`, `pull`, `import`, `list`, `show`, `verify`, `rm`: models.
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -11,7 +11,7 @@ use mommygpt::config::Config;
 use mommygpt::domain::{Persona, Timestamp};
 use mommygpt::engine::{Engine, EngineError};
 use mommygpt::hub::preflight::{Preflight, Tried};
-use mommygpt::hub::{BUILTIN, BUILTIN_NAME, Entry, Models};
+use mommygpt::hub::{BUILTIN, BUILTIN_NAME, Entry, ModelFile, Models, Untried};
 use mommygpt::model;
 use mommygpt::model::config::ModelConfig;
 use mommygpt::terminal;
@@ -24,7 +24,9 @@ use super::{Failure, Out};
 pub(super) fn run(dir: Option<PathBuf>, args: RunArgs) -> Result<(), Failure> {
     let typed = ServeArgs { engine: args.engine, parallel: Some(1), ..ServeArgs::default() };
     let config = Config::resolve(dir, typed)?;
-    let model = Models::of(&config.dir).resolve(config.model.as_deref())?;
+    let models = Models::of(&config.dir);
+    let model = models.resolve(config.model.as_deref())?;
+    try_first(&models, &model)?;
     model.open_runnable()?;
     let options = terminal::Options {
         prompt: args.prompt,
@@ -64,6 +66,29 @@ pub(super) fn pull(
 pub(super) fn import(dir: &Path, file: &Path, out: &mut Out) -> Result<(), Failure> {
     let (entry, tried) = Models::of(dir).import(file, &preflight()?)?;
     taken_in(&entry, &tried, out)
+}
+
+/// Tries a file that is new here in a process of its own, before one that has something to lose loads it. What was found
+/// good is remembered where there is a data directory; a caller that is about to make one does it again then.
+pub(super) fn try_first(models: &Models, model: &ModelFile) -> Result<Option<Untried>, Failure> {
+    let Some(untried) = models.untried(model) else { return Ok(None) };
+    // It takes as long as loading it does: whoever waits should know for what. A closed stderr is no reason to stop.
+    let _ = writeln!(io::stderr(), "{model}: new here, so it is tried first, in a process of its own");
+    match untried.check(&preflight()?)? {
+        Tried::Works => {
+            remember(&untried);
+            Ok(Some(untried))
+        }
+        // What loads it now says so itself, and by how much.
+        Tried::TooLargeToLoad(_) => Ok(None),
+    }
+}
+
+/// Not being able to remember costs a try at the next start, and nothing else.
+pub(super) fn remember(untried: &Untried) {
+    if let Err(e) = untried.remember() {
+        tracing::warn!("{e}; the model is tried again at the next start");
+    }
 }
 
 fn preflight() -> Result<Preflight, Failure> {

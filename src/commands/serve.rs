@@ -22,6 +22,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::models::{remember, try_first};
 use super::switch::{Chooser, source};
 use super::{Failure, Out};
 
@@ -36,12 +37,16 @@ pub(super) fn serve(
     out: &mut Out,
 ) -> Result<(), Failure> {
     let config = Config::resolve(dir, args)?;
-    let model = Models::of(&config.dir).resolve(config.model.as_deref())?;
+    let models = Models::of(&config.dir);
+    let model = models.resolve(config.model.as_deref())?;
+    let tried = try_first(&models, &model)?;
     model.open_runnable()?;
     let tls = tls_config(&config)?;
     let cards = Cards::load(Some(&config.dir)).map_err(|e| Failure::usage(e.to_string()))?;
     let store = Store::open(&config.dir)?;
     store.keep_kv(config.kv_disk_bytes)?;
+    // At the first start there is no data directory before this.
+    tried.iter().for_each(remember);
     harden();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let served = runtime.block_on(async {

@@ -5,13 +5,13 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use mommygpt::engine::{Engine, EngineError, LoadError, ModelSource};
-use mommygpt::hub::preflight::Preflight;
+use mommygpt::hub::preflight::{Preflight, Tried};
 use mommygpt::hub::{BUILTIN, BUILTIN_NAME, HubError, ModelFile, Models};
 use mommygpt::model::LoadOptions;
 use mommygpt::web::control::{self, Answer, Operation};
 use mommygpt::web::models::{Choice, ModelChooser, SwitchError};
 
-use super::models::size;
+use super::models::{remember, size};
 use super::{Failure, Out};
 
 /// The folder of models and the engine of a running server.
@@ -76,8 +76,10 @@ impl ModelChooser for Chooser {
 
     fn choose(&self, name: &str) -> Result<Choice, SwitchError> {
         let model = self.models.named(name).map_err(unread)?;
-        if let ModelFile::File(path) = &model {
-            self.preflight.check(path).map_err(unread)?;
+        if let Some(untried) = self.models.untried(&model)
+            && untried.check(&self.preflight).map_err(unread)? == Tried::Works
+        {
+            remember(&untried);
         }
         let info = self.engine.switch(source(&model), self.load.clone()).map_err(|e| match e {
             EngineError::Load(e) => match &*e {

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use super::checksum::{self, Hasher};
 use super::preflight::{Preflight, Tried};
+use super::tried::Untried;
 use super::{BUILTIN, BUILTIN_NAME, HubError, ModelFile, at};
 use crate::model::gguf::split::{PartName, part_paths};
 
@@ -43,13 +44,14 @@ pub struct Verified {
 /// The folder of models in a data directory.
 #[derive(Clone, Debug)]
 pub struct Models {
+    data_dir: PathBuf,
     dir: PathBuf,
 }
 
 impl Models {
     /// Of this data directory; the folder may not exist yet.
     pub fn of(data_dir: &Path) -> Self {
-        Self { dir: data_dir.join("models") }
+        Self { data_dir: data_dir.to_owned(), dir: data_dir.join("models") }
     }
 
     /// Where it lies.
@@ -126,6 +128,22 @@ impl Models {
         }
     }
 
+    /// The model, where it is still to be tried before it is loaded beside anything of value; `None` for the one in the
+    /// program and for what was found good here.
+    pub fn untried(&self, model: &ModelFile) -> Option<Untried> {
+        Untried::of(&self.data_dir, model)
+    }
+
+    /// Takes down that what was tried elsewhere works here too; where that fails, it is tried again when it is used.
+    pub(super) fn remember(&self, entry: &Entry, tried: &Tried) {
+        if *tried == Tried::Works
+            && let Some(untried) = self.untried(&ModelFile::File(entry.path.clone()))
+            && let Err(e) = untried.remember()
+        {
+            tracing::warn!("{e}; the model is tried again when it is used");
+        }
+    }
+
     /// Takes a file in, and those that belong to it: by hard links where the disk is the same, else by copies. It is
     /// tried first, so that what lies in the folder can be used.
     ///
@@ -156,6 +174,7 @@ impl Models {
         }
         let name = &names[0];
         let entry = self.find(name)?.ok_or_else(|| HubError::NotFound(name.clone()))?;
+        self.remember(&entry, &tried);
         Ok((entry, tried))
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::gguf_writer::tiny_llama;
 use crate::program::{Program, contents, finish};
 
 const PASSWORD: &str = "a quiet blue kettle\n";
@@ -333,9 +334,21 @@ fn the_doctor_finds_nothing_here_and_a_model_that_is_none() {
     for what in ["cores", "instruction sets", "memory", "durable writes", "it loads"] {
         assert!(ran.stdout.contains(what), "{what}: {ran:?}");
     }
-    let mut command = program.command(&["doctor"]);
+    // Of what `serve` would take: by flag, by environment, by file.
     fs::write(program.beside("bad.gguf"), "GGUF and nothing else").unwrap();
-    command.env("MOMMYGPT_MODEL", program.beside("bad.gguf"));
+    let bad = program.beside("bad.gguf");
+    let typed = program.run(&["doctor", "-m", bad.to_str().unwrap()]);
+    let mut command = program.command(&["doctor"]);
+    command.env("MOMMYGPT_MODEL", &bad);
+    let meant = finish(command, "");
+    for ran in [typed, meant] {
+        assert_eq!(ran.code, 1, "{ran:?}");
+        assert!(ran.stdout.contains("problem: ") && ran.stdout.contains("bad.gguf"), "{ran:?}");
+    }
+    let tiny = program.beside("tiny.gguf");
+    fs::write(&tiny, tiny_llama().bytes()).unwrap();
+    let ran = program.good(&["doctor", "-m", tiny.to_str().unwrap(), "-c", "64"], "");
+    assert!(ran.stdout.contains("tiny") && ran.stdout.contains("64 tokens"), "{ran:?}");
     fs::create_dir_all(program.data().join("models")).unwrap();
     fs::write(program.data().join("config.toml"), "model = \"nothing-here\"\n").unwrap();
     let ran = program.run(&["doctor"]);

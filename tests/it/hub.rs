@@ -111,3 +111,57 @@ fn a_file_that_takes_too_much_is_stopped_by_its_limit() {
     assert!(matches!(broke, HubError::Broke { .. }), "{broke}");
     assert!(broke.to_string().contains("m.gguf"), "{broke}");
 }
+
+/// A preflight whose every try leaves a line in `log`.
+fn counted(log: &Path) -> Preflight {
+    use std::os::unix::fs::PermissionsExt as _;
+    let script = log.with_extension("sh");
+    let real = env!("CARGO_BIN_EXE_mommygpt");
+    fs::write(&script, format!("#!/bin/sh\necho try >> '{}'\nexec '{real}' \"$@\"\n", log.display()))
+        .unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o700)).unwrap();
+    Preflight::with_program(script)
+}
+
+#[test]
+fn a_file_that_was_found_good_is_not_tried_again_until_it_changes() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
+    let n_tries = || fs::read_to_string(&log).unwrap_or_default().lines().count();
+    let (data, preflight) = (dir.path().join("data"), counted(&log));
+    fs::create_dir(&data).unwrap();
+    let models = Models::of(&data);
+    let path = dir.path().join("m.gguf");
+    fs::write(&path, tiny_llama().bytes()).unwrap();
+    let model = ModelFile::File(path.clone());
+    let uses = |model: &ModelFile| {
+        if let Some(untried) = models.untried(model) {
+            assert_eq!(untried.check(&preflight).unwrap(), Tried::Works);
+            untried.remember().unwrap();
+        }
+        n_tries()
+    };
+    assert!(models.untried(&ModelFile::Builtin).is_none(), "the one in the program is its own");
+    assert_eq!([uses(&model), uses(&model), uses(&model)], [1, 1, 1]);
+    // The same length, one byte another.
+    let mut bytes = tiny_llama().bytes();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    assert_eq!([uses(&model), uses(&model)], [2, 2]);
+    // Another file in its place, which looks as old as the first one.
+    let before = fs::metadata(&path).unwrap().modified().unwrap();
+    let other = dir.path().join("other.gguf");
+    fs::write(&other, &bytes).unwrap();
+    fs::File::open(&other).unwrap().set_modified(before).unwrap();
+    fs::rename(&other, &path).unwrap();
+    assert_eq!([uses(&model), uses(&model)], [3, 3]);
+    let first = write(dir.path(), &parts());
+    let split = ModelFile::File(first);
+    assert_eq!([uses(&split), uses(&split), uses(&model)], [4, 4, 3 + 1]);
+    fs::write(dir.path().join("tiny-00002-of-00003.gguf"), parts()[1].bytes()).unwrap();
+    assert_eq!(uses(&split), 5, "one of its files was written anew");
+    let (entry, _) = models.import(&path, &preflight).unwrap();
+    assert_eq!(uses(&ModelFile::File(entry.path)), 6, "taking it in was a try");
+    fs::write(data.join("tried-models"), "\0 no record at all\n\n").unwrap();
+    assert_eq!([uses(&model), uses(&model)], [7, 7]);
+}
