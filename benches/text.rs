@@ -14,6 +14,8 @@ use mommygpt::model::{self, Gguf, LoadOptions};
 use mommygpt::text::{ChatTemplate, Speaker, TextModel, Tokenizer, Turn};
 
 const MEGABYTE: usize = 1_000_000;
+/// What a person may hold a key down for: a text of one of these has no place to cut it.
+const UNBROKEN: [&str; 7] = ["a", " ", "1", "é", "\n", ".", "中"];
 /// Messages of the long chat.
 const N_MESSAGES: usize = 1_000;
 /// Runs of each measurement; the median counts.
@@ -69,16 +71,19 @@ fn tokenizers(vocab: Option<&Path>, n_bytes: usize, n_runs: usize) {
         }
     }
     let english = &english()[..n_bytes];
-    let (one, spaces) = ("a".repeat(n_bytes), " ".repeat(n_bytes));
+    let unbroken = UNBROKEN.map(|c| c.repeat(n_bytes / c.len()));
     println!(
-        "| vocabulary | English, ms | tokens | one letter, ms | spaces, ms |\n| --- | ---: | ---: | ---: | ---: |"
+        "| vocabulary | English, ms | tokens | {} |",
+        UNBROKEN.map(|c| format!("{c:?}, ms")).join(" | ")
     );
+    println!("|{}", " --- |".repeat(3 + UNBROKEN.len()));
     for (name, tokenizer) in all {
         let Ok(tokenizer) = tokenizer else { continue };
         let encode = |text: &str| tokenizer.encode_plain(text, false).map_or(0, |ids| ids.len());
         let n_tokens = encode(english);
         let ms = |text: &str| median_ms(n_runs, || assert!(encode(text) > 0));
-        println!("| {name} | {:.0} | {n_tokens} | {:.0} | {:.0} |", ms(english), ms(&one), ms(&spaces));
+        let rest = unbroken.each_ref().map(|text| format!("{:.0}", ms(text))).join(" | ");
+        println!("| {name} | {:.0} | {n_tokens} | {rest} |", ms(english));
     }
 }
 
