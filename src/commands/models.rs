@@ -20,6 +20,9 @@ use mommygpt::text::ChatTemplate;
 use super::serve::{engine_options, load_failure};
 use super::{Failure, Out};
 
+/// A larger file takes so long to try that somebody would wonder what the program does.
+const NOTICED_BYTES: u64 = 64 << 20;
+
 /// `run`.
 pub(super) fn run(dir: Option<PathBuf>, args: RunArgs) -> Result<(), Failure> {
     let typed = ServeArgs { engine: args.engine, parallel: Some(1), ..ServeArgs::default() };
@@ -72,8 +75,10 @@ pub(super) fn import(dir: &Path, file: &Path, out: &mut Out) -> Result<(), Failu
 /// good is remembered where there is a data directory; a caller that is about to make one does it again then.
 pub(super) fn try_first(models: &Models, model: &ModelFile) -> Result<Option<Untried>, Failure> {
     let Some(untried) = models.untried(model) else { return Ok(None) };
-    // It takes as long as loading it does: whoever waits should know for what. A closed stderr is no reason to stop.
-    let _ = writeln!(io::stderr(), "{model}: new here, so it is tried first, in a process of its own");
+    if untried.bytes() >= NOTICED_BYTES {
+        // Whoever waits should know for what. A closed stderr is no reason to stop.
+        let _ = writeln!(io::stderr(), "{model}: new here, so it is tried first, in a process of its own");
+    }
     match untried.check(&preflight()?)? {
         Tried::Works => {
             remember(&untried);

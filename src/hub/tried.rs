@@ -40,6 +40,11 @@ impl Untried {
         (!is_known).then(|| Self { record, path: path.clone(), lines })
     }
 
+    /// Its size, all files together.
+    pub fn bytes(&self) -> u64 {
+        part_paths(&self.path).iter().filter_map(|part| fs::metadata(part).ok()).map(|meta| meta.len()).sum()
+    }
+
     /// Tries it in a process of its own.
     ///
     /// # Errors
