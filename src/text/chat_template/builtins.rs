@@ -1,6 +1,6 @@
 //! Filters, tests and functions of Jinja that the engine lacks or reads more narrowly than Python does.
 
-use minijinja::value::{Kwargs, Rest, ValueKind, from_args};
+use minijinja::value::{Kwargs, Rest, ValueKind};
 use minijinja::{Environment, Error, Value};
 use minijinja_contrib::{filters, globals};
 
@@ -10,8 +10,9 @@ use super::python::{replace, text_of};
 
 /// Adds them.
 pub(super) fn add_to(environment: &mut Environment<'_>) {
-    environment.add_filter("default", default);
-    environment.add_filter("d", default);
+    for name in ["default", "d"] {
+        environment.add_filter(name, |value: &Value, args: Rest<Value>| default(value, &args));
+    }
     environment.add_filter("replace", |text: &Value, from: &str, to: &str, at_most: Option<usize>| {
         replace(&text_of(text)?, from, to, at_most)
     });
@@ -32,32 +33,50 @@ pub(super) fn add_to(environment: &mut Environment<'_>) {
     });
 }
 
+/// Arguments by place, and those by name.
+fn split(args: &[Value]) -> Result<(&[Value], Option<Kwargs>), Error> {
+    match args.split_last() {
+        Some((last, placed)) if last.is_kwargs() => Ok((placed, Some(Kwargs::try_from(last.clone())?))),
+        _ => Ok((args, None)),
+    }
+}
+
+fn argument(
+    placed: &[Value],
+    named: Option<&Kwargs>,
+    place: usize,
+    name: &str,
+) -> Result<Option<Value>, Error> {
+    match (placed.get(place), named) {
+        (None, Some(named)) => named.get::<Option<Value>>(name),
+        (placed, _) => Ok(placed.cloned()),
+    }
+}
+
+fn all_used(named: Option<&Kwargs>) -> Result<(), Error> {
+    named.map_or(Ok(()), Kwargs::assert_all_used)
+}
+
 /// `default(value, boolean)`, by place or by name.
-#[expect(clippy::needless_pass_by_value, reason = "the engine hands filters their options by value")]
-fn default(
-    value: &Value,
-    other: Option<Value>,
-    boolean: Option<Value>,
-    options: Kwargs,
-) -> Result<Value, Error> {
-    let other =
-        other.map_or_else(|| options.get::<Option<Value>>("default_value"), |other| Ok(Some(other)))?;
-    let boolean = boolean.map_or_else(|| options.get::<Option<Value>>("boolean"), |is| Ok(Some(is)))?;
-    options.assert_all_used()?;
+fn default(value: &Value, args: &[Value]) -> Result<Value, Error> {
+    let (placed, named) = split(args)?;
+    let other = argument(placed, named.as_ref(), 0, "default_value")?;
+    let boolean = argument(placed, named.as_ref(), 1, "boolean")?;
+    all_used(named.as_ref())?;
     let is_missing = value.is_undefined() || boolean.is_some_and(|is| is.is_true()) && !value.is_true();
     Ok(if is_missing { other.unwrap_or_else(|| "".into()) } else { value.clone() })
 }
 
 /// `truncate(length, killwords, end, leeway)`, by place or by name.
 fn truncate(text: &str, args: &[Value]) -> Result<String, Error> {
-    type Args = (Option<usize>, Option<bool>, Option<String>, Option<usize>, Kwargs);
-    let (length, killwords, end, leeway, options): Args = from_args(args)?;
-    let length =
-        length.map_or_else(|| options.get::<Option<usize>>("length"), |n| Ok(Some(n)))?.unwrap_or(255);
-    let killwords = killwords.map_or_else(|| options.get::<Option<bool>>("killwords"), |is| Ok(Some(is)))?;
-    let end = end.map_or_else(|| options.get::<Option<String>>("end"), |end| Ok(Some(end)))?;
-    let leeway = leeway.map_or_else(|| options.get::<Option<usize>>("leeway"), |n| Ok(Some(n)))?.unwrap_or(5);
-    options.assert_all_used()?;
+    let (placed, named) = split(args)?;
+    let size = |place: usize, name: &str, usual: usize| -> Result<usize, Error> {
+        argument(placed, named.as_ref(), place, name)?.map_or(Ok(usual), usize::try_from)
+    };
+    let (length, leeway) = (size(0, "length", 255)?, size(3, "leeway", 5)?);
+    let killwords = argument(placed, named.as_ref(), 1, "killwords")?.is_some_and(|is| is.is_true());
+    let end = argument(placed, named.as_ref(), 2, "end")?.map(|end| end.to_string());
+    all_used(named.as_ref())?;
     let end = end.unwrap_or_else(|| "...".to_owned());
     let n_end = end.chars().count();
     if length < n_end {
@@ -67,11 +86,7 @@ fn truncate(text: &str, args: &[Value]) -> Result<String, Error> {
         return Ok(text.to_owned());
     }
     let cut: String = text.chars().take(length - n_end).collect();
-    let kept = if killwords == Some(true) {
-        cut.as_str()
-    } else {
-        cut.rsplit_once(' ').map_or(&*cut, |(kept, _)| kept)
-    };
+    let kept = if killwords { cut.as_str() } else { cut.rsplit_once(' ').map_or(&*cut, |(kept, _)| kept) };
     Ok(format!("{kept}{end}"))
 }
 
