@@ -65,11 +65,8 @@ impl Untried {
         let mut lines = known(&self.record);
         lines.retain(|line| !self.lines.contains(line) && is_there(line));
         lines.extend(self.lines.iter().cloned());
-        let text: String = lines
-            .iter()
-            .skip(lines.len().saturating_sub(MAX_LINES))
-            .map(|line| format!("{line}\n"))
-            .collect();
+        let kept = &lines[lines.len().saturating_sub(MAX_LINES)..];
+        let text = kept.join("\n") + "\n";
         // Two processes may write at once: each its own file, and the last one stays whole.
         let new = self.record.with_extension(std::process::id().to_string());
         let written = (|| {

@@ -11,7 +11,9 @@ use super::python::{replace, text_of};
 /// Adds them.
 pub(super) fn add_to(environment: &mut Environment<'_>) {
     for name in ["default", "d"] {
-        environment.add_filter(name, |value: &Value, args: Rest<Value>| default(value, &args));
+        environment.add_filter(name, |value: &Value, args: Rest<Value>, options: Kwargs| {
+            default(value, &args, &options)
+        });
     }
     environment.add_filter("replace", |text: &Value, from: &str, to: &str, at_most: Option<usize>| {
         replace(&text_of(text)?, from, to, at_most)
@@ -20,63 +22,52 @@ pub(super) fn add_to(environment: &mut Environment<'_>) {
         padded(text, width.unwrap_or(80), " ", Pad::Both)
     });
     environment.add_filter("wordcount", |text: &str| words(text));
-    environment.add_filter("truncate", |text: &str, args: Rest<Value>| truncate(text, &args));
+    environment.add_filter("truncate", |text: &str, args: Rest<Value>, options: Kwargs| {
+        truncate(text, &args, &options)
+    });
     environment.add_filter("striptags", filters::striptags);
     environment.add_function("joiner", globals::joiner);
     environment.add_function("cycler", globals::cycler);
-    environment.add_test("callable", |value: &Value| {
-        value.as_object().is_some() && matches!(value.kind(), ValueKind::Plain)
-    });
+    environment.add_test("callable", is_callable);
     // In Python a text and a dictionary have a length and items, and so has what is not there.
     environment.add_test("sequence", |value: &Value| {
         matches!(value.kind(), ValueKind::Undefined | ValueKind::String | ValueKind::Seq | ValueKind::Map)
     });
 }
 
-/// Arguments by place, and those by name.
-fn split(args: &[Value]) -> Result<(&[Value], Option<Kwargs>), Error> {
-    match args.split_last() {
-        Some((last, placed)) if last.is_kwargs() => Ok((placed, Some(Kwargs::try_from(last.clone())?))),
-        _ => Ok((args, None)),
+/// Functions are plain objects; a macro is one that tells its name and arguments as a dictionary would.
+fn is_callable(value: &Value) -> bool {
+    let tells = |name: &str| value.get_attr(name).is_ok_and(|value| !value.is_undefined());
+    match value.kind() {
+        ValueKind::Plain => value.as_object().is_some(),
+        ValueKind::Map => tells("arguments") && tells("caller"),
+        _ => false,
     }
 }
 
-fn argument(
-    placed: &[Value],
-    named: Option<&Kwargs>,
-    place: usize,
-    name: &str,
-) -> Result<Option<Value>, Error> {
-    match (placed.get(place), named) {
-        (None, Some(named)) => named.get::<Option<Value>>(name),
-        (placed, _) => Ok(placed.cloned()),
-    }
-}
-
-fn all_used(named: Option<&Kwargs>) -> Result<(), Error> {
-    named.map_or(Ok(()), Kwargs::assert_all_used)
+/// An argument by its place or by its name.
+fn argument(placed: &[Value], named: &Kwargs, place: usize, name: &str) -> Result<Option<Value>, Error> {
+    placed.get(place).map_or_else(|| named.get::<Option<Value>>(name), |value| Ok(Some(value.clone())))
 }
 
 /// `default(value, boolean)`, by place or by name.
-fn default(value: &Value, args: &[Value]) -> Result<Value, Error> {
-    let (placed, named) = split(args)?;
-    let other = argument(placed, named.as_ref(), 0, "default_value")?;
-    let boolean = argument(placed, named.as_ref(), 1, "boolean")?;
-    all_used(named.as_ref())?;
+fn default(value: &Value, placed: &[Value], named: &Kwargs) -> Result<Value, Error> {
+    let other = argument(placed, named, 0, "default_value")?;
+    let boolean = argument(placed, named, 1, "boolean")?;
+    named.assert_all_used()?;
     let is_missing = value.is_undefined() || boolean.is_some_and(|is| is.is_true()) && !value.is_true();
     Ok(if is_missing { other.unwrap_or_else(|| "".into()) } else { value.clone() })
 }
 
 /// `truncate(length, killwords, end, leeway)`, by place or by name.
-fn truncate(text: &str, args: &[Value]) -> Result<String, Error> {
-    let (placed, named) = split(args)?;
+fn truncate(text: &str, placed: &[Value], named: &Kwargs) -> Result<String, Error> {
     let size = |place: usize, name: &str, usual: usize| -> Result<usize, Error> {
-        argument(placed, named.as_ref(), place, name)?.map_or(Ok(usual), usize::try_from)
+        argument(placed, named, place, name)?.map_or(Ok(usual), usize::try_from)
     };
     let (length, leeway) = (size(0, "length", 255)?, size(3, "leeway", 5)?);
-    let killwords = argument(placed, named.as_ref(), 1, "killwords")?.is_some_and(|is| is.is_true());
-    let end = argument(placed, named.as_ref(), 2, "end")?.map(|end| end.to_string());
-    all_used(named.as_ref())?;
+    let killwords = argument(placed, named, 1, "killwords")?.is_some_and(|is| is.is_true());
+    let end = argument(placed, named, 2, "end")?.map(|end| end.to_string());
+    named.assert_all_used()?;
     let end = end.unwrap_or_else(|| "...".to_owned());
     let n_end = end.chars().count();
     if length < n_end {
