@@ -174,7 +174,7 @@ pub struct Ratio {
 }
 
 /// Compares runs that were made in pairs, one of A and one of B after the other; `n_rows` comparisons are made in all.
-/// As many pairs must have begun with A as with B: the second run of a pair is often the faster one.
+/// As many pairs must have begun with A as with B: where a run stands in its pair may make it faster.
 pub fn compare_pairs(a: &[f64], b: &[f64], n_rows: usize) -> Ratio {
     let logs: Vec<f64> = a.iter().zip(b).map(|(a, b)| (b / a).ln()).collect();
     let resampled = |rng: &mut ChaCha8Rng| trimmed_mean(&draw(rng, &logs));

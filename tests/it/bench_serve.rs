@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -221,6 +222,31 @@ fn recorded_results_are_compared_with_a_verdict() {
     assert_eq!(program.run(&["bench", "compare", &a, other.to_str().unwrap()]).code, 3);
     assert_eq!(program.run(&["bench", "compare", &a, "nowhere.json"]).code, 1);
     assert_eq!(program.run(&["bench", "compare", &a, &a, "--pairs", "3"]).code, 2);
+}
+
+/// Where a run stands in its pair may make it faster, so neither side may stand second more often.
+#[test]
+fn as_many_pairs_begin_with_one_side_as_with_the_other() {
+    let program = Program::new();
+    let log = program.beside("order.log");
+    let recorded = results(&program, "x.json", &[100.0]);
+    let side = |name: &str| {
+        let path = program.beside(name);
+        let row = std::fs::read_to_string(&recorded).unwrap();
+        let script = format!("#!/bin/sh\nprintf {name} >> '{}'\nprintf '%s' '{row}'\n", log.display());
+        std::fs::write(&path, script).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (a, b) = (side("A"), side("B"));
+    let sides = ["--program-a", a.as_str(), "--program-b", b.as_str(), "--pairs", "12"];
+    let ran = program.good(&[&["bench", "compare", &recorded, &recorded][..], &sides].concat(), "");
+    assert!(ran.stdout.contains("12 pairs of runs in turns"), "{}", ran.stdout);
+    let order = std::fs::read_to_string(&log).unwrap();
+    let pairs: Vec<&str> =
+        order.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).unwrap()).collect();
+    let count = |order: &str| pairs.iter().filter(|pair| **pair == order).count();
+    assert_eq!((pairs.len(), count("AB"), count("BA")), (12, 6, 6), "{order}");
 }
 
 #[test]
