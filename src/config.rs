@@ -80,6 +80,8 @@ pub struct Config {
     pub idle_unload: Option<Duration>,
     /// Bytes of what models made of chats that may be kept on disk; 0 keeps nothing.
     pub kv_disk_bytes: u64,
+    /// The model that guesses for the other, as it was named.
+    pub draft: Option<String>,
     /// Guess tokens where that pays.
     pub speculative: bool,
     /// The same seed gives the same tokens whatever else runs.
@@ -131,6 +133,7 @@ struct File {
     itl_budget_ms: Option<usize>,
     idle_unload: Option<usize>,
     kv_disk: Option<usize>,
+    draft: Option<String>,
     speculative: Option<bool>,
     deterministic: Option<bool>,
     ollama: Option<bool>,
@@ -203,6 +206,7 @@ impl Config {
                 MAX_ITL_BUDGET_MS,
             )?
             .map_or(DEFAULT_ITL_BUDGET, |ms| Duration::from_millis(ms as u64)),
+            draft: typed.draft.or(file.draft),
             speculative: typed.speculative.or(file.speculative).unwrap_or(true),
             deterministic: typed.deterministic.or(file.deterministic).unwrap_or(false),
             ollama: typed.ollama.or(file.ollama).unwrap_or(false),

@@ -41,6 +41,11 @@ pub(super) fn serve(
     let model = models.resolve(config.model.as_deref())?;
     let tried = try_first(&models, &model)?;
     model.open_runnable()?;
+    let draft =
+        config.draft.as_deref().map(|name| Models::of(&config.dir).resolve(Some(name))).transpose()?;
+    if let Some(draft) = &draft {
+        draft.open_runnable()?;
+    }
     let tls = tls_config(&config)?;
     let cards = Cards::load(Some(&config.dir)).map_err(|e| Failure::usage(e.to_string()))?;
     let store = Store::open(&config.dir)?;
@@ -52,7 +57,7 @@ pub(super) fn serve(
     let served = runtime.block_on(async {
         let listener = bind(config.address).await?;
         let address = listener.local_addr()?;
-        let engine = Engine::start(engine_options(&config, &model));
+        let engine = Engine::start_drafted(engine_options(&config, &model), draft.as_ref().map(source));
         let options =
             AuthOptions { signup: config.signup, exposed: config.exposed, clock: Clock::monotonic() };
         let auth = Auth::new(store.clone(), options)?;

@@ -7,7 +7,8 @@
 //! same with and without, and only its speed differs.
 //!
 //! How many tokens are proposed follows from how often guesses held and from what a row costs on this machine; where it
-//! does not pay nothing is proposed, except for a trial now and then.
+//! does not pay nothing is proposed, except for a trial now and then. [`Record`] keeps that account, for guesses of a
+//! draft model too.
 
 use std::collections::HashMap;
 
@@ -33,6 +34,12 @@ pub(super) struct Lookup {
     /// For each `N_GRAM` tokens: how many tokens stood up to their last occurrence, that included; and before that one.
     last_end: HashMap<[TokenId; N_GRAM], (usize, usize)>,
     n_indexed: usize,
+    pub(super) record: Record,
+}
+
+/// How often guesses of one kind held, in one text.
+#[derive(Debug)]
+pub(super) struct Record {
     /// Estimated probability that the next guess holds.
     p_hold: f64,
     n_since_draft: usize,
@@ -41,12 +48,12 @@ pub(super) struct Lookup {
 impl Lookup {
     /// Nothing is indexed yet.
     pub(super) fn new() -> Self {
-        Self { last_end: HashMap::new(), n_indexed: 0, p_hold: FIRST_GUESS, n_since_draft: 0 }
+        Self { last_end: HashMap::new(), n_indexed: 0, record: Record::new(FIRST_GUESS) }
     }
 
     /// At most `n_max` tokens that may follow `tokens`, which only ever grow between calls.
     pub(super) fn draft<'t>(&mut self, tokens: &'t [TokenId], n_max: usize) -> &'t [TokenId] {
-        self.n_since_draft += 1;
+        self.record.pass();
         for end in self.n_indexed.max(N_GRAM)..=tokens.len() {
             let gram = gram(tokens, end);
             let before = self.last_end.get(&gram).map_or(0, |&(last, _)| last);
@@ -59,23 +66,37 @@ impl Lookup {
         // The last occurrence is the one at the end.
         match self.last_end.get(&gram(tokens, tokens.len())) {
             Some(&(_, before)) if before > 0 => {
-                self.n_since_draft = 0;
+                self.record.n_since_draft = 0;
                 &tokens[before..tokens.len().min(before + n_max)]
             }
             _ => &[],
         }
     }
+}
+
+impl Record {
+    /// Nothing was tried; guesses are assumed to hold with `p_hold`.
+    pub(super) fn new(p_hold: f64) -> Self {
+        Self { p_hold, n_since_draft: 0 }
+    }
+
+    /// A step goes by.
+    pub(super) fn pass(&mut self) {
+        self.n_since_draft += 1;
+    }
 
     /// `n_held` of `n_drafted` guesses held, and then one did not, or all did.
     pub(super) fn learn(&mut self, n_drafted: usize, n_held: usize) {
+        self.n_since_draft = 0;
         for i in 0..n_drafted.min(n_held + 1) {
             let held = f64::from(u8::from(i < n_held));
             self.p_hold += MEAN_WEIGHT * (held - self.p_hold);
         }
     }
 
-    /// How many guesses are worth their rows beside `n_others` rows of the same step.
-    pub(super) fn worthwhile(&self, steps: &StepTimes, n_others: usize) -> usize {
+    /// How many guesses are worth their rows beside `n_others` rows of the same step, and the `guess_s` seconds that each
+    /// takes to make.
+    pub(super) fn worthwhile(&self, steps: &StepTimes, n_others: usize, guess_s: f64) -> usize {
         let trial = if self.n_since_draft >= TRIAL_EVERY { 2 } else { 0 };
         let Some(plain) = steps.expect(n_others + 1) else { return trial };
         let mut best = (0, MIN_GAIN);
@@ -84,7 +105,7 @@ impl Lookup {
             p_all *= self.p_hold;
             n_expected += p_all;
             let Some(took) = steps.expect(n_others + 1 + n) else { break };
-            let gain = n_expected * plain / took;
+            let gain = n_expected * plain / (took + n as f64 * guess_s);
             if gain > best.1 {
                 best = (n, gain);
             }
@@ -125,17 +146,19 @@ mod tests {
             }
             steps
         };
-        let mut lookup = Lookup::new();
+        let mut lookup = Record::new(FIRST_GUESS);
         for _ in 0..50 {
             lookup.learn(4, 4);
         }
-        assert_eq!(lookup.worthwhile(&steps(0), 0), MAX_DRAFT, "rows are free and guesses hold");
-        assert_eq!(lookup.worthwhile(&steps(100), 0), 0, "a row costs as much as a step");
+        assert_eq!(lookup.worthwhile(&steps(0), 0, 0.0), MAX_DRAFT, "rows are free and guesses hold");
+        assert_eq!(lookup.worthwhile(&steps(100), 0, 0.0), 0, "a row costs as much as a step");
+        assert_eq!(lookup.worthwhile(&steps(0), 0, 0.2), 0, "a guess takes longer than a step");
+        assert!(lookup.worthwhile(&steps(0), 0, 0.01) > 2, "guesses are cheap");
         for _ in 0..50 {
             lookup.learn(4, 0);
         }
-        assert_eq!(lookup.worthwhile(&steps(0), 0), 0, "guesses do not hold");
+        assert_eq!(lookup.worthwhile(&steps(0), 0, 0.0), 0, "guesses do not hold");
         lookup.n_since_draft = TRIAL_EVERY;
-        assert_eq!(lookup.worthwhile(&steps(100), 0), 2, "a trial now and then");
+        assert_eq!(lookup.worthwhile(&steps(100), 0, 0.0), 2, "a trial now and then");
     }
 }

@@ -1,17 +1,19 @@
 //! Makes a model generate, fairly, for several people at once.
 //!
 //! One named thread owns the model (`scheduler`). Each of its steps (`step`) carries the newest token of every running
-//! generation that decodes, with guesses of what follows (`lookup`), and one chunk of one prompt that is being
+//! generation that decodes, with guesses of what follows (`lookup`, `draft`), and one chunk of one prompt that is being
 //! prefilled, as long as keeps everybody's next token within the budget (`pace`). Who comes next is decided by owner,
 //! not by request (`queue`); a finished sequence stays warm for its owner and for nobody else (`prefix_cache`). A text
 //! may have to follow a grammar (`grammar`). Nothing here knows HTTP, users or the store: an [`Owner`] is a number.
 //!
 //! Nothing async calls the model: [`Engine::submit`] returns at once, and what happens comes through a channel.
 
+mod draft;
 mod embed;
 pub mod grammar;
 mod kept;
 mod lifetime;
+mod load;
 mod lookup;
 pub mod loop_guard;
 mod metrics;
@@ -33,6 +35,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
 pub use self::embed::{Embedding, MAX_EMBED_TOKENS};
+use self::load::{bring, bring_draft};
 pub use self::metrics::{EngineMetrics, FinishedTotals, Histogram, KvPages};
 use self::queue::{Queue, Waiting};
 pub use self::request::{
@@ -41,7 +44,6 @@ pub use self::request::{
 };
 pub use self::sampler::SamplingParams;
 pub use self::step::DEFAULT_ITL_BUDGET;
-use crate::model::gguf::Gguf;
 use crate::model::{self, Model, ModelError};
 pub use crate::model::{KvForm, TokenId};
 use crate::text::{TextError, TextModel};
@@ -116,6 +118,8 @@ pub struct Loaded {
     pub text: TextModel,
     /// Size of the model's file in bytes.
     pub size_bytes: u64,
+    /// A smaller model of the same vocabulary that guesses what this one will say.
+    pub draft: Option<Box<dyn Model>>,
 }
 
 /// Whether requests can be taken.
@@ -209,9 +213,19 @@ pub struct Engine {
 impl Engine {
     /// Starts the inference thread, which loads the model in the background.
     pub fn start(options: EngineOptions) -> Self {
+        Self::start_drafted(options, None)
+    }
+
+    /// [`Engine::start`] with a smaller model that guesses what the model will say; the load fails where their
+    /// vocabularies differ. It goes with the model, and does not come with another one.
+    pub fn start_drafted(options: EngineOptions, draft: Option<ModelSource>) -> Self {
         let EngineOptions { gguf, load, limits } = options;
         let limits = Limits { max_sequences: load.max_sequences, ..limits };
-        Self::start_with(limits, move || bring(&gguf, &load))
+        Self::start_with(limits, move || {
+            let loaded = bring(&gguf, &load)?;
+            let draft = draft.as_ref().map(|draft| bring_draft(draft, &load, &loaded)).transpose()?;
+            Ok(Loaded { draft, ..loaded })
+        })
     }
 
     /// Loads another model and lets it take the place of the running one, which goes on until then and ends what it has
@@ -406,16 +420,6 @@ impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Engine").field("state", &self.state()).finish_non_exhaustive()
     }
-}
-
-/// Loads a model with what belongs to it.
-fn bring(gguf: &ModelSource, load: &model::LoadOptions) -> Result<Loaded, LoadError> {
-    let gguf = match gguf {
-        ModelSource::Builtin(bytes) => Gguf::from_static("builtin", bytes)?,
-        ModelSource::File(path) => Gguf::open(path)?,
-    };
-    let text = TextModel::from_gguf(&gguf)?;
-    Ok(Loaded { model: model::load(&gguf, load)?, text, size_bytes: gguf.size_bytes() })
 }
 
 /// What handles and the inference thread share.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use super::grammar::{Constraint, MaskThread};
-use super::lookup::Lookup;
+use super::lookup::{Lookup, Record};
 use super::loop_guard::LoopGuard;
 use super::queue::Waiting;
 use super::request::{CancelHandle, Event, Finish, Logprob, Owner, Timings, Urgency};
@@ -19,6 +19,9 @@ use crate::text::{Detokenizer, TextModel};
 /// the slowest that anybody would bear, an hour is a very long answer.
 pub(super) const MAX_GENERATION: Duration = Duration::from_hours(1);
 
+/// How often a draft model's guess is assumed to hold before one was tried: what models of one family come to.
+const FIRST_DRAFT_GUESS: f64 = 0.6;
+
 /// A generation that has a sequence.
 pub(super) struct Running {
     pub(super) owner: Owner,
@@ -27,6 +30,8 @@ pub(super) struct Running {
     sampler: Sampler,
     /// Guesses what comes next.
     pub(super) lookup: Lookup,
+    /// How the draft model's guesses fared.
+    pub(super) drafts: Record,
     /// The grammar that the text must follow.
     constraint: Option<Constraint>,
     /// The grammar lets nothing follow.
@@ -75,6 +80,7 @@ impl Running {
             seq,
             sampler: Sampler::new(request.sampling, &request.prompt),
             lookup: Lookup::new(),
+            drafts: Record::new(FIRST_DRAFT_GUESS),
             constraint: request.grammar.map(|g| Constraint::new(g, masks.clone())),
             is_complete: false,
             n_top: request.logprobs,
@@ -138,14 +144,25 @@ impl Running {
         }
     }
 
+    /// How many guesses may be made: the last token of all needs none behind it, and a grammar's masks are computed one
+    /// step ahead only.
+    pub(super) fn n_guessable(&self) -> usize {
+        let n_left = (self.max_tokens - self.n_generated).saturating_sub(1);
+        if self.constraint.is_some() { 0 } else { n_left }
+    }
+
+    /// The prompt and what was generated.
+    pub(super) fn tokens(&self) -> &[TokenId] {
+        &self.tokens
+    }
+
     /// Tokens that may come next, as a guess: at most `n_max`. They count as the text's own only once they were sampled.
     pub(super) fn draft(&mut self, n_max: usize) -> Vec<TokenId> {
-        // A grammar's masks are computed one step ahead, and the last token of all needs no guess behind it.
-        let n_left = (self.max_tokens - self.n_generated).saturating_sub(1);
         if self.constraint.is_some() {
             return Vec::new();
         }
-        self.lookup.draft(&self.tokens, n_max.min(n_left)).to_vec()
+        let n_max = n_max.min(self.n_guessable());
+        self.lookup.draft(&self.tokens, n_max).to_vec()
     }
 
     /// The next step's logits will be sampled from: whatever that needs can be prepared while the model computes.

@@ -10,6 +10,7 @@
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::draft::Drafter;
 use super::grammar::MaskThread;
 use super::lifetime::Leave;
 use super::metrics::KvPages;
@@ -32,6 +33,8 @@ pub(super) struct Scheduler<'a> {
     n_ctx: usize,
     pub(super) running: Vec<Running>,
     pub(super) cache: PrefixCache,
+    /// The model that guesses, where there is one.
+    pub(super) drafter: Option<Drafter>,
     masks: MaskThread,
     pub(super) step_times: StepTimes,
     /// Counts steps of one sequence and prefill chunks, so that they take turns.
@@ -42,7 +45,9 @@ pub(super) struct Scheduler<'a> {
 impl<'a> Scheduler<'a> {
     pub(super) fn new(shared: &'a Shared, loaded: Loaded, took: Duration) -> Self {
         let info = info_of(&loaded);
-        let Loaded { model, text, .. } = loaded;
+        let Loaded { model, text, draft, .. } = loaded;
+        let drafter = draft.filter(|_| !shared.limits.deterministic);
+        let drafter = drafter.map(|draft| Drafter::new(draft, text.tokenizer.n_vocab()));
         tracing::info!(
             model = %info.name, quantization = %info.quantization, backend = %info.backend, n_ctx = info.n_ctx,
             load_ms = took.as_millis() as u64, "model loaded"
@@ -61,6 +66,7 @@ impl<'a> Scheduler<'a> {
             n_ctx,
             running: Vec::new(),
             cache: PrefixCache::default(),
+            drafter,
             masks: MaskThread::start(),
             step_times: StepTimes::default(),
             n_turns: 0,
@@ -261,6 +267,9 @@ impl<'a> Scheduler<'a> {
         let (owner, seq, is_background) = (running.owner, running.seq, running.is_background());
         let stays_warm = running.urgency != Urgency::Background && !self.shared.limits.deterministic;
         self.leave_queue(owner, is_background, running.took());
+        if let Some(drafter) = &mut self.drafter {
+            drafter.end(seq, owner);
+        }
         if !is_background {
             lock(&self.shared.metrics).count_end(end.as_ref().ok().copied());
         }

@@ -27,7 +27,18 @@ struct Row {
     tokens: Vec<TokenId>,
     /// How many of the tokens, at their end, are guesses.
     n_draft: usize,
+    /// Whose they are.
+    guesses: Guesses,
     logits: LogitsFor,
+}
+
+/// Where guesses come from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Guesses {
+    /// What was said before.
+    Lookup,
+    /// The draft model.
+    Model,
 }
 
 /// Logits of one row's wanted positions, one after the other.
@@ -74,15 +85,25 @@ impl Scheduler<'_> {
             }
             let mut tokens = running.next_chunk(1).0.to_vec();
             let n_max = if self.shared.limits.speculative {
-                running.lookup.worthwhile(&self.step_times, n_decoding - 1).min(n_free)
+                running.lookup.record.worthwhile(&self.step_times, n_decoding - 1, 0.0).min(n_free)
             } else {
                 0
             };
-            let draft = running.draft(n_max);
+            let mut draft = running.draft(n_max);
+            let mut guesses = Guesses::Lookup;
+            if let Some(drafter) = self.drafter.as_mut().filter(|_| draft.is_empty()) {
+                running.drafts.pass();
+                let guess_s = drafter.guess_s().unwrap_or(0.0);
+                let n_max = running.drafts.worthwhile(&self.step_times, n_decoding - 1, guess_s);
+                let n_max = n_max.min(n_free).min(running.n_guessable());
+                let whose = (running.seq, running.owner);
+                draft = drafter.propose(whose, running.tokens(), n_max, self.shared.limits.itl_budget);
+                guesses = Guesses::Model;
+            }
             n_free -= draft.len();
             tokens.extend_from_slice(&draft);
             let logits = if draft.is_empty() { LogitsFor::Last } else { LogitsFor::All };
-            rows.push(Row { i, tokens, n_draft: draft.len(), logits });
+            rows.push(Row { i, tokens, n_draft: draft.len(), guesses, logits });
         }
         if !prefilling.is_empty() {
             let i = prefilling[self.n_turns % prefilling.len()];
@@ -170,7 +191,13 @@ impl Scheduler<'_> {
             n_held += 1;
             running.evaluated(1);
         }
-        running.lookup.learn(row.n_draft, n_held);
+        if row.n_draft > 0 {
+            let record = match row.guesses {
+                Guesses::Lookup => &mut running.lookup.record,
+                Guesses::Model => &mut running.drafts,
+            };
+            record.learn(row.n_draft, n_held);
+        }
         let (delay, is_first) = running.note_tokens();
         let n_evaluated = running.n_evaluated();
         let seq = running.seq;
@@ -193,7 +220,7 @@ impl Scheduler<'_> {
 fn prefill_row(running: &Running, i: usize, n_max: usize) -> Row {
     let (tokens, is_last) = running.next_chunk(n_max);
     let logits = if is_last { LogitsFor::Last } else { LogitsFor::None };
-    Row { i, tokens: tokens.to_vec(), n_draft: 0, logits }
+    Row { i, tokens: tokens.to_vec(), n_draft: 0, guesses: Guesses::Lookup, logits }
 }
 
 fn chunk_of<'r>(running: &[Running], row: &'r Row) -> Chunk<'r> {

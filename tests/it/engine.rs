@@ -3,14 +3,17 @@
 use std::time::Duration;
 
 use mommygpt::engine::{
-    EngineError, Event, Finish, GenerateRequest, Generation, Limits, Owner, SamplingParams, TokenId, Urgency,
-    loop_guard,
+    Engine, EngineError, EngineOptions, Event, Finish, GenerateRequest, Generation, Limits, Loaded,
+    ModelSource, Owner, SamplingParams, TokenId, Urgency, loop_guard,
 };
+
+use mommygpt::model::LoadOptions;
 
 use crate::generations::{
     ADA, BOB, FIRST_WORD, N_CTX, endless, finish, limits, next_event, reason, request, said, start, text_of,
     to_sixteen, tokenizer,
 };
+use crate::scripted_model::{self, Next, Remote};
 
 /// Says one word for ever.
 fn stuck(_: &[TokenId]) -> TokenId {
@@ -368,6 +371,70 @@ async fn guesses_change_nothing_but_the_number_of_steps() {
         texts.push(text);
     }
     assert_eq!(texts[0], texts[1]);
+}
+
+#[tokio::test]
+async fn a_draft_model_changes_nothing_but_the_number_of_steps() {
+    // What it guesses is right, or never is; the text is what it would be without.
+    for (guess, holds) in [(endless as Next, true), (stuck as Next, false)] {
+        for temperature in [0.0, 1.5] {
+            let sampling = SamplingParams { temperature, seed: Some(7), ..SamplingParams::greedy() };
+            let request = |owner| GenerateRequest { sampling: sampling.clone(), ..request(owner, 5, 300) };
+            let (plain, _) = start(limits(), endless).await;
+            let (remote, draft) = (Remote::default(), Remote::default());
+            let (of_engine, of_draft) = (remote.clone(), draft.clone());
+            let drafted = Engine::start_with(limits(), move || {
+                let small = scripted_model::load(&of_draft, N_CTX, guess)?.model;
+                Ok(Loaded { draft: Some(small), ..scripted_model::load(&of_engine, N_CTX, endless)? })
+            });
+            drafted.ready().await.unwrap();
+            for owner in [ADA, ADA, BOB] {
+                let (expected, _) = finish(plain.submit(request(owner)).unwrap()).await;
+                let (text, _) = finish(drafted.submit(request(owner)).unwrap()).await;
+                assert_eq!(text, expected, "{temperature} {holds}");
+            }
+            let metrics = drafted.metrics();
+            assert!(metrics.drafted_tokens_total > 0);
+            let n_held = metrics.accepted_tokens_total;
+            assert!(
+                if holds { n_held > 0 } else { n_held == 0 },
+                "{n_held} of {}",
+                metrics.drafted_tokens_total
+            );
+            // Its sequences end with their generations, but for those kept for their owners.
+            assert!(draft.see(|s| s.n_live_max) <= 3);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_draft_model_of_another_vocabulary_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("stranger.gguf");
+    // Two words of the vocabulary have changed places.
+    let mut bytes = std::fs::read(scripted_model::builtin_path()).unwrap();
+    let one = tokenizer().token_text(FIRST_WORD + 100).as_bytes();
+    let others = (FIRST_WORD + 101..).map(|id| tokenizer().token_text(id).as_bytes());
+    let other = others.into_iter().find(|word| word.len() == one.len()).unwrap();
+    let place = |word: &[u8]| {
+        let stored = [&(word.len() as u64).to_le_bytes(), word].concat();
+        bytes.windows(stored.len()).position(|w| w == stored).expect("the word stands in the file") + 8
+    };
+    let places = [(place(one), other), (place(other), one)];
+    for (at, word) in places {
+        bytes[at..at + word.len()].copy_from_slice(word);
+    }
+    std::fs::write(&path, bytes).unwrap();
+    let options = EngineOptions {
+        gguf: ModelSource::File(scripted_model::builtin_path()),
+        load: LoadOptions { n_threads: 1, max_sequences: 2, ..LoadOptions::default() },
+        limits: limits(),
+    };
+    let good = Engine::start_drafted(options.clone(), Some(options.gguf.clone()));
+    good.ready().await.unwrap();
+    let engine = Engine::start_drafted(options, Some(ModelSource::File(path)));
+    let error = engine.ready().await.unwrap_err().to_string();
+    assert!(error.contains("--draft stranger.gguf") && error.contains("token"), "{error}");
 }
 
 #[tokio::test]

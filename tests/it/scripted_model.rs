@@ -131,7 +131,7 @@ pub(crate) fn load(remote: &Remote, n_ctx: usize, next: Next) -> Result<Loaded, 
     };
     remote.change(|s| s.n_loads += 1);
     let model = ScriptedModel { config, next, remote: remote.clone(), sequences: BTreeMap::new(), n_made: 0 };
-    Ok(Loaded { model: Box::new(model), text, size_bytes: 0 })
+    Ok(Loaded { model: Box::new(model), text, size_bytes: 0, draft: None })
 }
 
 impl Model for ScriptedModel {
