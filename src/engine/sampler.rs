@@ -22,6 +22,8 @@ pub const MAX_REPEAT_PENALTY: f32 = 10.0;
 pub const MAX_ADDED_PENALTY: f32 = 2.0;
 /// Longest window of the repeat penalty, in tokens: longer than any context that fits this machine's memory twice over.
 pub const MAX_REPEAT_LAST_N: usize = 1 << 20;
+/// More entries than any vocabulary has.
+pub const MAX_TOP_K: u32 = 1 << 20;
 
 /// Most biases of a request: each is applied at every step.
 pub const MAX_LOGIT_BIASES: usize = 300;
@@ -94,6 +96,12 @@ impl SamplingParams {
         within("repeat_penalty", self.repeat_penalty, 1.0 / MAX_REPEAT_PENALTY, MAX_REPEAT_PENALTY)?;
         within("presence_penalty", self.presence_penalty, -MAX_ADDED_PENALTY, MAX_ADDED_PENALTY)?;
         within("frequency_penalty", self.frequency_penalty, -MAX_ADDED_PENALTY, MAX_ADDED_PENALTY)?;
+        if self.top_k > MAX_TOP_K {
+            return Err(InvalidParam::new(
+                "top_k",
+                format!("must be at most {MAX_TOP_K}, not {}", self.top_k),
+            ));
+        }
         if self.repeat_last_n > MAX_REPEAT_LAST_N {
             let problem = format!("must be at most {MAX_REPEAT_LAST_N}, not {}", self.repeat_last_n);
             return Err(InvalidParam::new("repeat_last_n", problem));

@@ -15,6 +15,8 @@ use crate::engine::{Engine, MAX_TOP_LOGPROBS, SamplingParams, TokenId};
 
 /// Most turns of a request: far more than any context holds.
 const MAX_TURNS: usize = 4096;
+/// More tokens than any context has. Below it what a context has left decides, because programs ask for a round number.
+const MAX_TOKENS_ASKED: usize = 1 << 22;
 
 with_sampling! {
     /// What `/v1/chat/completions` (with `messages`) and `/v1/completions` (with `prompt`) read.
@@ -194,8 +196,12 @@ impl CompletionRequest {
         if self.max_tokens.is_some() && self.max_completion_tokens.is_some() {
             return lacks("max_tokens", "and max_completion_tokens say the same; send one of them");
         }
-        if self.max_tokens.or(self.max_completion_tokens) == Some(0) {
-            return lacks("max_tokens", "must be at least 1");
+        for (field, n) in
+            [("max_tokens", self.max_tokens), ("max_completion_tokens", self.max_completion_tokens)]
+        {
+            if n.is_some_and(|n| !(1..=MAX_TOKENS_ASKED).contains(&n)) {
+                return lacks(field, &format!("must be from 1 to {MAX_TOKENS_ASKED}"));
+            }
         }
         if shape == Shape::Text && (self.tools.is_some() || self.tool_choice.is_some()) {
             return lacks("tools", "belong to chats");

@@ -192,6 +192,11 @@ fn fields_beyond_us_are_refused_by_name() {
     refused("n", json!(2));
     refused("temperature", json!(-1));
     refused("top_p", json!(2));
+    refused("top_k", json!(1_u64 << 31));
+    for n in [0, 1_u64 << 31, (1 << 53) + 1, 1 << 63] {
+        refused("max_tokens", json!(n));
+        refused("max_completion_tokens", json!(n));
+    }
     refused("logprobs", json!(5));
     refused("top_logprobs", json!(2));
     refused("logit_bias", json!({"1": 500}));
