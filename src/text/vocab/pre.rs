@@ -419,6 +419,8 @@ mod tests {
         assert_eq!(cut("deepseek-v3", "abc你好def"), "abc|你好|def");
         assert_eq!(cut("kimi-k2", "abc你好 def"), "abc|你好| def");
         assert_eq!(cut("deepseek-llm", "Hi 你好, 42"), "Hi| |你好|,| |42");
+        // Its maker counts the wide blank as a sign; the reference's engine turns it into another blank first.
+        assert_eq!(cut("deepseek-llm", "你\u{3000}you"), "你|\u{3000}|you");
         assert_eq!(cut("gemma4", "a b\n\nc"), "a b|\n\n|c");
         assert_eq!(cut("bloom", "Hello, world"), "Hello|,| world");
     }
