@@ -41,9 +41,10 @@ pub(super) fn serve(
     let model = models.resolve(config.model.as_deref())?;
     let tried = try_first(&models, &model)?;
     model.open_runnable()?;
-    let draft =
-        config.draft.as_deref().map(|name| Models::of(&config.dir).resolve(Some(name))).transpose()?;
+    let draft = config.draft.as_deref().map(|name| models.resolve(Some(name))).transpose()?;
+    let mut tried = vec![tried];
     if let Some(draft) = &draft {
+        tried.push(try_first(&models, draft)?);
         draft.open_runnable()?;
     }
     let tls = tls_config(&config)?;
@@ -51,7 +52,7 @@ pub(super) fn serve(
     let store = Store::open(&config.dir)?;
     store.keep_kv(config.kv_disk_bytes)?;
     // At the first start there is no data directory before this.
-    tried.iter().for_each(remember);
+    tried.iter().flatten().for_each(remember);
     harden();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let served = runtime.block_on(async {
