@@ -47,6 +47,32 @@ def read(pattern):
     return out
 
 
+@dataclass(frozen=True)
+class Situation:
+    name: str
+    patterns: tuple[str, ...]
+    wordings: tuple[str, ...]  # openings in full, for the collection
+    replies: tuple[str, ...]  # any of them fits; a `{class}` stands for the word that was found
+
+
+def situations():
+    for path in sorted(DATA.glob("situations-*.txt")):
+        for block in path.read_text(encoding="utf-8").strip().split("\n\n"):
+            lines = [line.split(" ", 1) for line in block.split("\n")]
+            by = lambda mark: [rest for m, rest in lines if m == mark]
+            if by("M:"):
+                cut = lambda mark: tuple(part for rest in by(mark) for part in rest.split(" | "))
+                yield Situation(by("#")[0], cut("M:"), cut("U:"), tuple(by("P:")))
+
+
+def of_situations():
+    """Each situation with wordings as an exchange, with its first reply that needs no word of the message."""
+    for s in situations():
+        plain = [reply for reply in s.replies if "{" not in reply]
+        if s.wordings and plain:
+            yield Dialogue(s.name, None, (s.wordings[0], plain[0]), s.wordings[1:])
+
+
 def split():
     """(training, held out). The first collection is split by a fixed shuffle. Of what was added later, which no earlier weights
     have seen, every fourth is held out, and comes first."""

@@ -64,7 +64,7 @@ pub(super) fn words(text: &str) -> Vec<String> {
 }
 
 /// `moving`, `moved` and `move` become one; so do words of one group.
-fn stem(word: &str) -> String {
+pub(super) fn stem(word: &str) -> String {
     if let Some(first) = same().get(word) {
         return (*first).to_owned();
     }
@@ -86,6 +86,11 @@ fn stem(word: &str) -> String {
     }
     let s: String = s.into_iter().collect();
     same().get(s.as_str()).map_or(s.as_str(), |first| first).chars().take(STEM_CHARS).collect()
+}
+
+/// Whether a word says little of the matter.
+pub(super) fn is_stop(word: &str) -> bool {
+    STOP.contains(&word)
 }
 
 /// The stems of a text's weighty words.

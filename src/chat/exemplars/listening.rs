@@ -9,17 +9,77 @@ use super::likeness::words;
 const LISTENING: &str = include_str!("../../../assets/listening.tsv");
 /// A message of so many words tells several things.
 const LONG_FROM_WORDS: usize = 60;
+/// A message of so few is a headline.
+const SHORT_TO_WORDS: usize = 2;
+/// And of so few, inside a chat, an answer.
+const ANSWER_TO_WORDS: usize = 4;
 /// How a question begins, where no question mark ends it.
-const ASKING: [&str; 15] = [
-    "what", "whats", "how", "why", "when", "where", "who", "which", "can", "could", "should", "do", "does",
-    "is", "are",
+const ASKING: [&str; 22] = [
+    "what", "whats", "how", "hows", "why", "when", "whens", "where", "wheres", "who", "whos", "which", "can",
+    "could", "should", "do", "does", "did", "is", "are", "will", "would",
 ];
+/// How somebody begins who wants something done, after a "please" or "can you".
+const WANTING: [&str; 34] = [
+    "tell",
+    "give",
+    "make",
+    "write",
+    "read",
+    "sing",
+    "play",
+    "show",
+    "draw",
+    "translate",
+    "explain",
+    "calculate",
+    "list",
+    "find",
+    "help",
+    "open",
+    "set",
+    "call",
+    "order",
+    "book",
+    "turn",
+    "send",
+    "teach",
+    "describe",
+    "recommend",
+    "suggest",
+    "create",
+    "say",
+    "pretend",
+    "act",
+    "name",
+    "remind",
+    "google",
+    "search",
+];
+/// What stands before that.
+const BEFORE_WANTING: [&str; 21] = [
+    "please", "can", "could", "will", "would", "you", "hey", "hi", "hello", "mum", "mom", "mommy", "mummy",
+    "dad", "i", "want", "need", "to", "just", "now", "quickly",
+];
+/// How a question about somebody's own doings runs on.
+const OWN: [&str; 6] = ["i", "me", "my", "we", "us", "our"];
+/// A question is to the parent about the parent if one of these stands among its first words.
+const TO_PARENT: [&str; 4] = ["you", "your", "youre", "yourself"];
+const FIRST_WORDS: usize = 4;
 
 /// A reply that was not said yet. `None` when all that fit were.
 pub(super) fn reply(message: &str, said: &[&str]) -> Option<String> {
     let words = words(message);
-    let kind = kind(message, &words);
-    let thing = (kind != "question" && kind != "long").then(|| thing(&words)).flatten();
+    let is_short = words.len() <= ANSWER_TO_WORDS;
+    let kind = match kind(message, &words) {
+        // What is said in a few words inside a chat mostly answers what was asked; its tone hangs on that.
+        kind @ ("short" | "plain" | "glad" | "sad") if is_short => {
+            said.last().map_or(kind, |last| answer(last, &words))
+        }
+        kind => kind,
+    };
+    let takes_thing = matches!(kind, "glad" | "sad") || kind == "plain" && said.is_empty();
+    let thing =
+        takes_thing.then(|| thing(&words)).flatten().or_else(|| (kind == "short").then(|| words.join(" ")));
     let of_kind = || lines().filter(|(k, _)| *k == kind).map(|l| l.1);
     let about_it = thing
         .iter()
@@ -29,6 +89,43 @@ pub(super) fn reply(message: &str, said: &[&str]) -> Option<String> {
     let n = message.bytes().map(usize::from).sum::<usize>() % plain.len().max(1);
     plain.rotate_left(n);
     about_it.chain(plain.into_iter().map(str::to_owned)).find(|reply| !said.contains(&reply.as_str()))
+}
+
+/// The kind of answer to what was asked last.
+fn answer(last: &str, words: &[String]) -> &'static str {
+    let question = last.strip_suffix('?').and_then(|q| q.rsplit(['.', '!', '?', ':']).next()).unwrap_or("");
+    let question = format!(" {} ", self::words(question).join(" "));
+    // Two questions in one: the answer may be to either.
+    let is_one = !question.contains(" and ");
+    let asks = |what: &str| is_one && question.contains(what);
+    match words.first().map(String::as_str) {
+        Some("yes" | "yeah" | "yep" | "yup") => "answer yes",
+        Some("no" | "nope" | "nah" | "not") => "answer no",
+        _ if asks(" name ") || asks(" called ") => "answer name",
+        _ if asks(" how old ") => "answer age",
+        _ if asks(" who ") || asks(" whom ") => "answer who",
+        _ if asks(" what happened ") => "answer happened",
+        _ => "answer",
+    }
+}
+
+/// For a message that has signs and no words: a heart, a face.
+pub(super) fn signs(message: &str, said: &[&str]) -> Option<String> {
+    if message.chars().any(char::is_alphanumeric) {
+        return None;
+    }
+    let has = |list: &str| self::list(list).any(|sign| message.contains(sign));
+    let kinds = [("signs sad", "sad face"), ("signs love", "heart"), ("signs glad", "glad face")];
+    let kind = kinds.iter().find(|(list, _)| has(list)).map(|(_, kind)| *kind);
+    let is_picture = |c: char| !c.is_ascii() && !c.is_whitespace() && !"…–—’“”".contains(c);
+    unsaid(kind.or_else(|| message.chars().any(is_picture).then_some("face"))?, said)
+}
+
+/// An answer to what may be danger and may not: with a way to help, if it has none yet.
+pub(super) fn with_care(answer: String) -> String {
+    let care = lines().find(|(kind, _)| *kind == "care").map_or("", |l| l.1);
+    let has_help = ["emergency", "helpline", "crisis line"].iter().any(|help| answer.contains(help));
+    if has_help { answer } else { format!("{answer} {care}") }
 }
 
 /// For a text in another language, or keys struck at random.
@@ -64,15 +161,22 @@ fn kind(message: &str, words: &[String]) -> &'static str {
         let list: Vec<&str> = list(name).collect();
         words.iter().filter(|w| list.contains(&w.as_str())).count()
     };
-    let asks =
-        message.trim_end().ends_with('?') || words.first().is_some_and(|w| ASKING.contains(&w.as_str()));
+    let is_one_of = |list: &[&str], w: &String| list.contains(&w.as_str());
+    let wants = words.iter().find(|w| !is_one_of(&BEFORE_WANTING, w)).is_some_and(|w| is_one_of(&WANTING, w));
+    let asks = message.trim_end().ends_with('?')
+        || words.first().is_some_and(|w| is_one_of(&ASKING, w)) && words.get(1).is_none_or(|w| w != "a");
     let (glad, sad) = (n_of("words glad"), n_of("words sad"));
     match () {
         () if words.len() >= LONG_FROM_WORDS => "long",
+        () if n_of("words cross") > 0 => "cross",
+        () if wants => "request",
+        () if asks && words.iter().take(FIRST_WORDS).any(|w| is_one_of(&TO_PARENT, w)) => "about me",
+        () if asks && words.iter().any(|w| is_one_of(&OWN, w)) => "advice",
         () if asks => "question",
         // One sad word outweighs a glad one: "my best friend is gone".
         () if sad > 0 && sad >= glad => "sad",
         () if glad > 0 => "glad",
+        () if words.len() <= SHORT_TO_WORDS => "short",
         () => "plain",
     }
 }
@@ -98,15 +202,64 @@ mod tests {
     #[test]
     fn it_is_about_what_was_said() {
         for (message, about) in [
-            ("my landlord wants to raise the rent", "I'm sorry. Tell me what happened with your landlord"),
+            ("my landlord wants to raise the rent", "your landlord"),
             ("i sold my first painting", "your first painting"),
             ("my science project fell apart on the bus", "your science project"),
             ("the quartet plays the viola on saturday", ""),
-            ("how do i prune a quince?", ""),
+            ("geography", "geography"),
         ] {
             let reply = reply(message, &[]).unwrap();
             assert!(reply.contains(about), "{message}: {reply}");
         }
+    }
+
+    #[test]
+    fn what_is_wanted_is_told_from_what_is_told() {
+        for (message, kind) in [
+            ("Please draw me a hippo in a hat", "request"),
+            ("can you recommend a good vacuum cleaner", "request"),
+            ("how do i prune my quince?", "advice"),
+            ("how many moons has saturn", "question"),
+            ("do you like the sea", "about me"),
+            ("the hamster wheel is annoying", "sad"),
+            ("we saw a brilliant goal", "glad"),
+            ("screw you", "cross"),
+            ("geography", "short"),
+            ("the quartet plays on saturday", "plain"),
+        ] {
+            assert_eq!(super::kind(message, &words(message)), kind, "{message}");
+        }
+    }
+
+    #[test]
+    fn a_short_answer_is_taken_as_one() {
+        for (last, message, kind) in [
+            ("I'm sorry. What was your dog's name?", "max", "answer name"),
+            ("Lovely. How old are you?", "i am nine", "answer age"),
+            ("Who told you?", "my teacher", "answer who"),
+            ("When was it, and who told you?", "my teacher", "answer"),
+            ("I see.", "yes she is", "answer yes"),
+            ("Oh no! What happened?", "it broke", "answer happened"),
+        ] {
+            assert_eq!(answer(last, &words(message)), kind, "{last} {message}");
+            let reply = reply(message, &[last]).unwrap();
+            assert!(lines().any(|(k, r)| k == kind && r == reply), "{message}: {reply}");
+        }
+    }
+
+    #[test]
+    fn signs_without_words_are_read() {
+        assert_eq!(signs("hi 😭", &[]), None);
+        assert_eq!(signs("...", &[]), None);
+        let replies = ["😭", "❤️", "😂😂", "🦖"].map(|m| signs(m, &[]).unwrap());
+        assert!(replies.iter().enumerate().all(|(i, r)| !replies[..i].contains(r)), "{replies:?}");
+    }
+
+    #[test]
+    fn what_may_be_danger_is_told_where_help_is() {
+        let careful = with_care("That's a steep stair.".to_owned());
+        assert!(careful.starts_with("That's") && careful.contains("emergency number"));
+        assert_eq!(with_care(careful.clone()), careful);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Written answers: the nearest of about ten thousand exchanges, replies to short messages, replies in danger.
 //!
 //! A small model adapts better than it invents. An opening that says nearly the same as a written one gets its reply
-//! whole; one that is merely like it is shown to the model as an example; a far one is worse than none. Inside a chat,
+//! whole; then comes a reply to the kind of thing that was said, if it is one of some hundreds; then one to a likely
+//! opening. One that is merely like it is shown to the model as an example; a far one is worse than none. Inside a chat,
 //! "thanks" or "idk" gets a written reply, too, a question for a remembered fact gets the fact, and a message in which the
 //! crisis check sees danger always gets a written answer: what is said then must not be left to a model of seven million
 //! parameters. Where nothing fits, a question shows that one is listening; the model speaks when those are used up, and
@@ -9,8 +10,13 @@
 //!
 //! `models/train/collection.py` writes the files from the dialogues.
 
+mod games;
+mod languages;
 mod likeness;
 mod listening;
+mod situations;
+mod spelling;
+mod sums;
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -19,7 +25,7 @@ use tokio::sync::mpsc;
 
 use self::likeness::{Index, Near};
 use super::memory;
-use super::safety::Danger;
+use super::safety::{Danger, Kind};
 use crate::domain::{Memory, Timestamp};
 use crate::engine::{CancelHandle, Event, Finish, Generation, Timings};
 use crate::text::{Speaker, Turn};
@@ -30,6 +36,8 @@ const WRITTEN: &str = include_str!("../../../assets/exemplars.tsv");
 const FOLLOW_UPS: &str = include_str!("../../../assets/follow_ups.tsv");
 /// `kind TAB reply`, two or three to a kind; each of them points to people who help.
 const DANGER: &str = include_str!("../../../assets/danger_replies.tsv");
+/// From this fit on an opening says the same, and its reply goes before one to the kind of message.
+const SAME_FROM: f32 = 0.75;
 /// From this fit on a written reply answers an opening: read on 120 openings, four in five then do,
 const WHOLE_FROM: f32 = 0.45;
 /// and the opening it was written for has at least this share of what was asked: "I want to run away" is no neighbour of
@@ -41,6 +49,8 @@ const MIN_KNOWN: f32 = 0.34;
 const WHOLE_FROM_INSIDE: f32 = 0.8;
 /// and enough of them to stand for themselves.
 const MIN_STEMS_INSIDE: usize = 2;
+/// From this fit on the words are the same but for what says little.
+const VERY_SAME_FROM: f32 = 0.99;
 /// In danger a reply to nearly the same words is better than one to the kind of danger.
 const WHOLE_FROM_IN_DANGER: f32 = 0.6;
 /// Only such replies are taken then: those that point to somebody.
@@ -57,6 +67,14 @@ const HELP_WORDS: [&str; 12] = [
     "counsellor",
     "counselor",
     "line",
+];
+/// How more of the same is asked for, in a message of at most so many words.
+const MORE: [&str; 3] = ["another", "more", "again"];
+const MAX_MORE_WORDS: usize = 5;
+/// How words begin that make a message about a friend more than the report of a quarrel.
+const GRAVE_WORDS: [&str; 24] = [
+    "die", "dying", "dead", "kill", "suicid", "hurt", "harm", "cut", "bleed", "pill", "overdos", "goodbye",
+    "note", "knife", "gun", "jump", "hang", "drunk", "drug", "scar", "alone", "end", "tomorrow", "live",
 ];
 /// From this likeness on an exchange is about the same thing.
 const EXAMPLE_FROM: f32 = 0.25;
@@ -119,32 +137,101 @@ pub(super) fn voice(opening: &str) -> Option<String> {
 
 /// The answer, if it is to be a written one.
 pub(super) fn whole(asked: &Asked<'_>) -> Option<String> {
-    if openings().known(asked.message) < MIN_KNOWN {
+    let danger = asked.danger.filter(|_| !is_good_night(asked.message));
+    let danger =
+        danger.map(|d| Danger { is_plain: d.is_plain && !is_mere_quarrel(d.kind, asked.message), ..d });
+    let asked = &Asked { danger, ..*asked };
+    let plain = asked.danger.is_none_or(|danger| !danger.is_plain);
+    if plain && let Some(reply) = listening::signs(asked.message, asked.said) {
+        return Some(reply);
+    }
+    let language = || languages::reply(asked.message, asked.said).map(str::to_owned);
+    if plain && let Some(reply) = language() {
+        return Some(reply);
+    }
+    let mended = spellings().mended(asked.message);
+    if openings().known(&mended) < MIN_KNOWN {
         let puzzled = || match asked.danger {
             Some(_) => listening::unsure(asked.said),
             None => listening::unreadable(asked.said),
         };
-        return written_before(asked).map(str::to_owned).or_else(puzzled);
+        return written_before(asked, WHOLE_FROM).map(str::to_owned).or_else(puzzled);
     }
-    if asked.danger.is_some_and(|danger| danger.is_plain) {
-        return in_danger(asked).map(str::to_owned);
+    if !plain {
+        return in_danger(asked);
     }
     if let Some(fact) = memory::answer(asked.message, asked.memories) {
         return Some(fact);
     }
-    let written = (asked.n_before > 0).then(|| follow_up(asked)).flatten().or_else(|| written_before(asked));
-    let listens = || match asked.danger {
-        Some(_) => listening::unsure(asked.said),
-        None => listening::reply(asked.message, asked.said),
-    };
-    written.map(str::to_owned).or_else(listens)
+    answer(&Asked { message: &mended, ..*asked })
 }
 
-/// The reply to an opening that says nearly the same.
-fn written_before(asked: &Asked<'_>) -> Option<&'static str> {
+/// The answer to a message whose words are as they are meant, from the most to the least particular.
+fn answer(asked: &Asked<'_>) -> Option<String> {
+    let Asked { message, said, .. } = *asked;
+    let inside = || {
+        let more = || is_for_more(message).then(|| situations::another(message, said)).flatten();
+        more().or_else(|| games::reply(message, said)).or_else(|| follow_up(asked).map(str::to_owned))
+    };
+    let small = (asked.n_before > 0).then(inside).flatten();
+    if let Some(small) =
+        small.or_else(|| sums::answer(message)).or_else(|| situations::entertainment(message, said))
+    {
+        return Some(small);
+    }
+    let particular = written_before(asked, SAME_FROM).map(str::to_owned);
+    let kind = || situations::reply(message, said);
+    let likely = || written_before(asked, WHOLE_FROM).map(str::to_owned);
+    let is_safe = particular.is_some() || situations::is_light(message);
+    let found = particular.or_else(kind).or_else(likely);
+    match asked.danger {
+        Some(_) if is_safe => found,
+        // Perhaps there is none; one who is in it must not be passed over.
+        Some(_) => found.map(listening::with_care).or_else(|| listening::unsure(said)),
+        None => found.or_else(|| listening::reply(message, said)),
+    }
+}
+
+/// "Another one", "one more please".
+fn is_for_more(message: &str) -> bool {
+    let words = likeness::words(message);
+    words.len() <= MAX_MORE_WORDS && words.iter().any(|w| MORE.contains(&w.as_str()))
+}
+
+/// Whether the danger that the check sees is plainly a quarrel with a friend, or a partner who wants one for himself. The
+/// answer to those still says where help is.
+fn is_mere_quarrel(kind: Kind, message: &str) -> bool {
+    let grave = |w: &String| GRAVE_WORDS.iter().any(|grave| w.starts_with(grave));
+    let is_known = match kind {
+        Kind::Friend => situations::is_quarrel(message),
+        Kind::Grooming | Kind::Abuse => situations::is_controlled(message),
+        _ => false,
+    };
+    is_known && !likeness::words(message).iter().any(grave)
+}
+
+/// Whether a reply speaks of how the opening was typed, and the message is typed otherwise.
+fn is_about_other_typing(message: &str, reply: &str) -> bool {
+    let reply = reply.to_lowercase();
+    let is_loud = !message.contains(char::is_lowercase);
+    reply.contains("capital letters") && !is_loud
+        || reply.contains("exclamation mark") && !message.contains("!!")
+}
+
+/// Whether somebody only says good night: the crisis check hears a farewell in it.
+fn is_good_night(message: &str) -> bool {
+    let words = likeness::words(message);
+    let lines = FOLLOW_UPS.lines().filter_map(|line| line.split_once('\t'));
+    let mut wordings = lines.map(|(wordings, _)| wordings.split(" | "));
+    let night = wordings.find(|w| w.clone().any(|w| w == "good night")).into_iter().flatten();
+    night.map(likeness::words).any(|wording| wording == words)
+}
+
+/// The reply to an opening that says nearly the same, by a fit from `from` on.
+fn written_before(asked: &Asked<'_>, from: f32) -> Option<&'static str> {
     let stems = likeness::stems(asked.message);
     let from = match asked.n_before {
-        0 => WHOLE_FROM,
+        0 => from,
         _ if stems.len() >= MIN_STEMS_INSIDE => WHOLE_FROM_INSIDE,
         _ => return None,
     };
@@ -153,7 +240,10 @@ fn written_before(asked: &Asked<'_>) -> Option<&'static str> {
     if asked.memories.iter().any(known) {
         return None;
     }
-    let fits = |e: &&Near| e.fit >= from && e.covered >= MIN_COVERED && is_new(asked, e.reply);
+    let fits = |e: &&Near| {
+        let is_for_it = is_new(asked, e.reply) && !is_about_other_typing(asked.message, e.reply);
+        e.fit >= from && e.covered >= MIN_COVERED && is_for_it
+    };
     openings().near(asked.message).iter().find(fits).map(|e| e.reply)
 }
 
@@ -162,12 +252,16 @@ fn is_new(asked: &Asked<'_>, reply: &str) -> bool {
 }
 
 /// Never the model: first a reply to nearly the same words, then one to the kind of danger, each kind's in turn.
-fn in_danger(asked: &Asked<'_>) -> Option<&'static str> {
+fn in_danger(asked: &Asked<'_>) -> Option<String> {
     let helps = |reply: &str| likeness::words(reply).iter().any(|w| HELP_WORDS.contains(&w.as_str()));
     let near = openings().near(asked.message);
     let fits = |e: &&Near| e.fit >= WHOLE_FROM_IN_DANGER && helps(e.reply) && is_new(asked, e.reply);
     if let Some(near) = near.iter().find(fits) {
-        return Some(near.reply);
+        return Some(near.reply.to_owned());
+    }
+    // Written for these very words: "i broke my arm" is no wish to be hurt.
+    if let Some(near) = near.iter().find(|e| e.fit >= VERY_SAME_FROM && is_new(asked, e.reply)) {
+        return Some(listening::with_care(near.reply.to_owned()));
     }
     let kind = asked.danger?.kind.as_str();
     let replies: Vec<&'static str> = DANGER
@@ -177,7 +271,9 @@ fn in_danger(asked: &Asked<'_>) -> Option<&'static str> {
         .map(|l| l.1)
         .collect();
     let unused = replies.iter().find(|reply| is_new(asked, reply));
-    unused.or_else(|| replies.get(asked.n_before.checked_rem(replies.len())?)).copied()
+    unused
+        .or_else(|| replies.get(asked.n_before.checked_rem(replies.len())?))
+        .map(|reply| (*reply).to_owned())
 }
 
 /// The reply to a short message that means the same in most chats, another one each time.
@@ -192,6 +288,12 @@ fn follow_up(asked: &Asked<'_>) -> Option<&'static str> {
 fn openings() -> &'static Index {
     static INDEX: OnceLock<Index> = OnceLock::new();
     INDEX.get_or_init(|| Index::new(WRITTEN))
+}
+
+/// What was written, for telling a slip from a word.
+fn spellings() -> &'static spelling::Known {
+    static KNOWN: OnceLock<spelling::Known> = OnceLock::new();
+    KNOWN.get_or_init(|| spelling::Known::new(&[WRITTEN, FOLLOW_UPS]))
 }
 
 /// A written reply as the engine would send it: word by word, and stoppable.
@@ -218,7 +320,6 @@ pub(super) fn recite(reply: String) -> (Generation, impl Future<Output = ()> + S
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chat::safety::Kind;
 
     fn asked<'a>(said: &'a [&'a str], message: &'a str, memories: &'a [Memory]) -> Asked<'a> {
         let danger = crate::chat::safety::check(message);
@@ -226,7 +327,7 @@ mod tests {
     }
 
     fn opening(message: &str) -> Option<&'static str> {
-        written_before(&asked(&[], message, &[]))
+        written_before(&asked(&[], message, &[]), WHOLE_FROM)
     }
 
     #[test]
@@ -248,8 +349,48 @@ mod tests {
     #[test]
     fn what_is_remembered_goes_before_what_was_written() {
         let memory = |content: &str| crate::chat::prompt::unstored_memory(content.to_owned());
-        assert!(written_before(&asked(&[], "my dog died", &[memory("name Priya")])).is_some());
-        assert_eq!(written_before(&asked(&[], "my dog died", &[memory("dog Rex")])), None);
+        assert!(written_before(&asked(&[], "my dog died", &[memory("name Priya")]), WHOLE_FROM).is_some());
+        assert_eq!(written_before(&asked(&[], "my dog died", &[memory("dog Rex")]), WHOLE_FROM), None);
+    }
+
+    #[test]
+    fn what_is_asked_for_is_given() {
+        let message = "Please tell me a long story about a house by the sea, with everything in it";
+        let story = whole(&asked(&[], message, &[])).unwrap();
+        assert!(story.len() > 300 && story.contains("by the sea"), "{story}");
+        let next = whole(&asked(&[&story], "another one please", &[])).unwrap();
+        assert!(next.len() > 300 && next != story, "{next}");
+        for (message, part) in [
+            ("what is 12 times 8", "96"),
+            ("hola mami", "inglés"),
+            ("my hamster is dead", "sorry"),
+            ("i hate how i loook", "irror"),
+            ("i wnt to qit my jobb", "work"),
+        ] {
+            let reply = whole(&asked(&[], message, &[])).unwrap();
+            assert!(reply.contains(part), "{message}: {reply}");
+        }
+    }
+
+    #[test]
+    fn a_quarrel_is_no_danger_and_what_is_grave_stays_one() {
+        let quarrel = whole(&asked(&[], "my friend is angry with me", &[])).unwrap();
+        assert!(!quarrel.contains("crisis line"), "{quarrel}");
+        for message in
+            ["my friend said goodbye and that she wont be here tomorrow", "my friend wants to kill herself"]
+        {
+            let reply = whole(&asked(&[], message, &[])).unwrap();
+            assert!(["emergency", "adult"].iter().any(|help| reply.contains(help)), "{message}: {reply}");
+        }
+        let night = whole(&asked(&["Hello."], "goodnight", &[])).unwrap();
+        assert!(night.contains("leep") || night.contains("ight"), "{night}");
+    }
+
+    #[test]
+    fn how_somebody_types_is_not_made_up() {
+        assert!(is_about_other_typing("guess what", "With capital letters that size?"));
+        assert!(!is_about_other_typing("GUESS WHAT", "With capital letters that size?"));
+        assert!(!is_about_other_typing("guess what", "Tell me!"));
     }
 
     #[test]
@@ -257,7 +398,7 @@ mod tests {
         let first = whole(&asked(&["Hello."], "Thank you!", &[])).unwrap();
         let second = whole(&asked(&["Hello.", &first], "thank you", &[])).unwrap();
         assert_ne!(first, second);
-        assert_eq!(written_before(&asked(&["Hello."], "it is the blue one", &[])), None);
+        assert_eq!(written_before(&asked(&["Hello."], "it is the blue one", &[]), WHOLE_FROM), None);
     }
 
     #[test]

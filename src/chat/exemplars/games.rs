@@ -1,0 +1,142 @@
+//! What goes on over two messages: a riddle and a guess, an offer and a yes, a question for the name and a name.
+
+use std::sync::OnceLock;
+
+use super::likeness::{stem, stems, words};
+use super::situations;
+
+/// `riddle TAB words of a right answer TAB answer`.
+const RIDDLES: &str = include_str!("../../../assets/riddles.tsv");
+/// A longer message is no guess.
+const MAX_GUESS_WORDS: usize = 5;
+/// A longer message is more than a yes.
+const MAX_YES_WORDS: usize = 4;
+/// A longer message is more than a name.
+const MAX_NAME_WORDS: usize = 3;
+/// How somebody gives up a riddle.
+const GIVING_UP: [&str; 9] = ["idk", "dunno", "give", "know", "tell", "idea", "answer", "what", "no"];
+/// How a yes begins.
+const YES: [&str; 12] =
+    ["yes", "yeah", "yep", "yup", "ya", "ok", "okay", "sure", "please", "alright", "absolutely", "go"];
+/// What the parent may have offered, as somebody would ask for it.
+const OFFERS: [(&str, &str); 4] = [
+    ("story", "tell me a story"),
+    ("joke", "tell me a joke"),
+    ("riddle", "tell me a riddle"),
+    ("poem", "tell me a poem"),
+];
+/// How the parent asks for a name.
+const ASKS_NAME: [&str; 4] =
+    ["what's your name?", "what shall i call you?", "what should i call you?", "who are you?"];
+/// What stands before a name, and short answers that are none.
+const BEFORE_NAME: [&str; 4] = ["im", "its", "just", "ok"];
+const NO_NAMES: [&str; 22] = [
+    "yes", "no", "ok", "okay", "why", "what", "nothing", "idk", "hi", "hello", "hey", "thanks", "bye",
+    "good", "bad", "fine", "sad", "tired", "nobody", "dont", "know", "not",
+];
+
+/// What follows from what the parent said last, if anything does.
+pub(super) fn reply(message: &str, said: &[&str]) -> Option<String> {
+    let last = said.last()?;
+    let words = words(message);
+    guess(&words, message, last)
+        .or_else(|| taken_up(&words, last, said))
+        .or_else(|| name(message, &words, last))
+}
+
+fn riddles() -> &'static Vec<[&'static str; 3]> {
+    static RIDDLE: OnceLock<Vec<[&'static str; 3]>> = OnceLock::new();
+    RIDDLE.get_or_init(|| {
+        RIDDLES.lines().filter_map(|line| line.split('\t').collect::<Vec<_>>().try_into().ok()).collect()
+    })
+}
+
+fn guess(words: &[String], message: &str, last: &str) -> Option<String> {
+    let [_, keys, answer] = riddles().iter().find(|[riddle, ..]| last.ends_with(riddle))?;
+    let guessed = stems(message);
+    let another = "Shall I ask you another riddle?";
+    if keys.split(' ').any(|key| guessed.contains(&stem(key))) {
+        return Some(format!("Yes, that's it! {answer} {another}"));
+    }
+    let is_short = words.len() <= MAX_GUESS_WORDS;
+    if is_short && words.iter().any(|w| GIVING_UP.contains(&w.as_str())) {
+        return Some(format!("{answer} {another}"));
+    }
+    (is_short && situations::reply(message, &[]).is_none())
+        .then(|| format!("That's a good guess, but not the one I had in mind. {answer} {another}"))
+}
+
+fn taken_up(words: &[String], last: &str, said: &[&str]) -> Option<String> {
+    let is_yes = words.len() <= MAX_YES_WORDS && words.first().is_some_and(|w| YES.contains(&w.as_str()));
+    let last = last.to_lowercase();
+    let question = last.strip_suffix('?')?.rsplit(['.', '!', '?']).next()?;
+    let is_offer = ["shall i", "would you like", "do you want"].iter().any(|o| question.contains(o));
+    if !is_yes || !is_offer {
+        return None;
+    }
+    let asked = OFFERS.iter().find(|(thing, _)| question.contains(thing)).map(|(_, asked)| *asked);
+    let again = || question.contains("another").then(|| situations::another("", said)).flatten();
+    asked.and_then(|asked| situations::reply(asked, said)).or_else(again)
+}
+
+fn name(message: &str, words: &[String], last: &str) -> Option<String> {
+    let last = last.to_lowercase();
+    if !ASKS_NAME.iter().any(|asks| last.ends_with(asks)) || words.len() > MAX_NAME_WORDS {
+        return None;
+    }
+    let rest: Vec<&str> =
+        message.split_whitespace().map(|w| w.trim_matches(|c: char| !c.is_alphanumeric())).collect();
+    let is_before = |w: &str| BEFORE_NAME.contains(&w.to_lowercase().replace(['\'', '’'], "").as_str());
+    let [name] = rest.into_iter().filter(|w| !is_before(w)).collect::<Vec<_>>()[..] else { return None };
+    let is_name = name.chars().all(char::is_alphabetic)
+        && !name.is_empty()
+        && !NO_NAMES.contains(&name.to_lowercase().as_str())
+        && situations::reply(message, &[]).is_none();
+    let mut letters = name.chars();
+    let first = letters.next().filter(|_| is_name)?;
+    let name: String = first.to_uppercase().chain(letters).collect();
+    Some(format!(
+        "Hello, {name}! Write \"my name is {name}\" once, and I'll remember it. What sort of day is it?"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_riddle_goes_on_with_its_answer() {
+        for [riddle, keys, answer] in riddles() {
+            let right = reply(&format!("is it a {}?", keys.split(' ').next().unwrap()), &[riddle]).unwrap();
+            assert!(right.starts_with("Yes") && right.contains(answer), "{riddle}");
+            assert!(reply("i give up", &[riddle]).unwrap().starts_with(answer));
+            assert!(reply("a purple walrus", &[riddle]).unwrap().contains("good guess"));
+        }
+        assert_eq!(reply("my dog died this morning", &[riddles()[0][0]]), None);
+        assert_eq!(reply("a clock", &["Hello."]), None);
+    }
+
+    #[test]
+    fn a_yes_takes_what_was_offered() {
+        let story = reply("yes please", &["I'm sorry. Shall I tell you a story?"]).unwrap();
+        assert!(story.len() > 300, "{story}");
+        for (message, last) in [
+            ("yes", "What's your favourite story?"),
+            ("no", "Shall I tell you a story?"),
+            ("yes", "Shall I listen? Tell me a story."),
+        ] {
+            assert_eq!(reply(message, &[last]), None, "{message} / {last}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_greeted_when_it_was_asked_for() {
+        let last = ["Hello! What's your name?"];
+        for message in ["tom", "I'm Tom", "Tom."] {
+            assert!(reply(message, &last).unwrap().starts_with("Hello, Tom!"), "{message}");
+        }
+        for message in ["no", "why should i", "i dont know", "😀"] {
+            assert_eq!(reply(message, &last), None, "{message}");
+        }
+    }
+}
