@@ -343,7 +343,9 @@ fn filled(reply: &str, named: &[(&str, String)]) -> Option<String> {
 fn best_unsaid(mut replies: Vec<String>, message: &str, said: &[&str]) -> Option<String> {
     let n = message.bytes().map(usize::from).sum::<usize>() % replies.len().max(1);
     replies.rotate_left(n);
-    let asked = super::likeness::stems(message);
+    // Of "a long story about a house by the sea" only the house and the sea.
+    let matter = message.split_once(" about ").map_or(message, |(_, matter)| matter);
+    let asked = super::likeness::stems(matter);
     let shared = |reply: &String| {
         let stems = super::likeness::stems(reply);
         asked.iter().filter(|s| stems.contains(s)).count()
