@@ -46,7 +46,7 @@ def stem(word):
             break
     if len(s) > 3 and s.endswith("e"):
         s = s[:-1]
-    return SAME.get(s, s)[:STEM_CHARS]
+    return SAME.get(s, s[:STEM_CHARS])
 
 
 def words(text):
