@@ -1,15 +1,23 @@
 //! A fork-join pool for one forward pass at a time: every thread runs the same closure and meets the others at barriers.
 //!
 //! Workers spin for a short while after a step, because the next one usually follows at once, then sleep; an idle server
-//! costs nothing. A barrier does the same: where somebody else holds a core, a thread that waits must leave its own, or the
-//! one it waits for is not moved there.
+//! costs nothing. The barrier at a step's end does the same: where somebody else holds a core, a thread that waits must leave its own, or the
+//! one it waits for is not moved there. And where a core was taken away in the middle of a step, the caller goes on alone for
+//! a while: a step that is over in a tenth of a millisecond must not wait for the scheduler's next slice.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{JoinHandle, Thread};
+use std::time::{Duration, Instant};
 
 /// Turns of the spin loop before a waiting thread sleeps: some tens of microseconds.
 const SPINS: usize = 4000;
+
+/// A wait for the others that cannot be a share of work cut too large: a thread that is late by so much was made to stop.
+const STOPPED: Duration = Duration::from_micros(500);
+/// How long the caller works alone after that. Long beside a scheduler's slice of a few milliseconds, short enough to have
+/// the other cores back before anybody notices.
+const ALONE: Duration = Duration::from_millis(50);
 
 /// A job: a closure over the thread's number, with its lifetime erased while all threads run it.
 #[derive(Clone, Copy)]
@@ -26,6 +34,29 @@ struct Shared {
     stop: AtomicBool,
     barrier: Barrier,
     panicked: AtomicBool,
+    /// Until when the caller works alone.
+    alone_until: Mutex<Option<Instant>>,
+}
+
+impl Shared {
+    /// Waits for the others at the end of a step that this thread began at `started`, and sees whether one was stopped.
+    fn meet(&self, started: Instant) {
+        let done = Instant::now();
+        self.barrier.wait(self.n_threads);
+        let waited = done.elapsed();
+        if waited > STOPPED && waited > done - started {
+            *self.alone_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(done + waited + ALONE);
+        }
+    }
+
+    /// Whether the caller works alone for now.
+    fn is_alone(&self) -> bool {
+        let mut until = self.alone_until.lock().unwrap_or_else(PoisonError::into_inner);
+        if until.is_some_and(|until| Instant::now() >= until) {
+            *until = None;
+        }
+        until.is_some()
+    }
 }
 
 /// A sense-counting barrier.
@@ -86,6 +117,7 @@ impl Pool {
             stop: AtomicBool::new(false),
             barrier: Barrier::default(),
             panicked: AtomicBool::new(false),
+            alone_until: Mutex::new(None),
         });
         let mut pool = Self { shared, workers: Vec::new(), handles: Vec::new() };
         for thread_idx in 1..pool.shared.n_threads {
@@ -104,12 +136,13 @@ impl Pool {
         self.shared.n_threads
     }
 
-    /// Runs `job(thread_idx)` on every thread and returns when all are done.
+    /// Runs `job(thread_idx)` on every thread and returns when all are done; at times on the caller alone, as thread 0. So a
+    /// job must share its work out as it goes, and no thread may rely on another's being there.
     ///
     /// # Panics
-    /// When a thread's job panicked. Jobs must not panic between barriers that other threads wait at.
+    /// When a thread's job panicked.
     pub fn run(&self, job: &(dyn Fn(usize) + Sync)) {
-        if self.shared.n_threads == 1 {
+        if self.shared.n_threads == 1 || self.shared.is_alone() {
             job(0);
             release_registers();
             return;
@@ -129,20 +162,14 @@ impl Pool {
         for worker in &self.workers {
             worker.unpark();
         }
+        let started = Instant::now();
         let own = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| job(0)));
-        self.shared.barrier.wait(self.shared.n_threads);
+        self.shared.meet(started);
         release_registers();
         if let Err(panic) = own {
             std::panic::resume_unwind(panic);
         }
         assert!(!self.shared.panicked.swap(false, Ordering::AcqRel), "a worker's part of the step panicked");
-    }
-
-    /// Waits inside a job until every thread is here. All threads must call it equally often.
-    pub fn barrier(&self) {
-        if self.shared.n_threads > 1 {
-            self.shared.barrier.wait(self.shared.n_threads);
-        }
     }
 }
 
@@ -183,6 +210,7 @@ fn work(shared: &Shared, thread_idx: usize) {
         if shared.stop.load(Ordering::Acquire) {
             return;
         }
+        let started = Instant::now();
         let job = *shared.job.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(Job(job)) = job {
             let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -193,6 +221,6 @@ fn work(shared: &Shared, thread_idx: usize) {
                 shared.panicked.store(true, Ordering::Release);
             }
         }
-        shared.barrier.wait(shared.n_threads);
+        shared.meet(started);
     }
 }
