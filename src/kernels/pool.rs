@@ -3,7 +3,8 @@
 //! Workers spin for a short while after a step, because the next one usually follows at once, then sleep; an idle server
 //! costs nothing. The barrier at a step's end does the same: where somebody else holds a core, a thread that waits must leave its own, or the
 //! one it waits for is not moved there. And where a core was taken away in the middle of a step, the caller goes on alone for
-//! a while: a step that is over in a tenth of a millisecond must not wait for the scheduler's next slice.
+//! a while: a step that is over in a tenth of a millisecond must not wait for the scheduler's next slice. For the same reason
+//! no thread is pinned: beside another program a pinned one waits for its core while others stand idle.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};

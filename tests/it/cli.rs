@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::gguf_writer::tiny_llama;
-use crate::program::{Program, contents, finish};
+use crate::program::{Program, Ran, contents, finish};
 
 const PASSWORD: &str = "a quiet blue kettle\n";
 
@@ -330,7 +330,14 @@ fn certificates_are_made_and_served() {
 #[test]
 fn the_doctor_finds_nothing_here_and_a_model_that_is_none() {
     let program = Program::new();
-    let ran = program.good(&["doctor"], "");
+    // The one problem that a machine busy with tests really has at times.
+    let is_well = |ran: &Ran| {
+        let problems: Vec<&str> = ran.stdout.lines().filter(|line| line.starts_with("problem: ")).collect();
+        problems.iter().all(|line| line.contains("this disk makes writing slow"))
+            && ran.code == i32::from(!problems.is_empty())
+    };
+    let ran = program.run(&["doctor"]);
+    assert!(is_well(&ran), "{ran:?}");
     for what in ["cores", "instruction sets", "memory", "durable writes", "it loads"] {
         assert!(ran.stdout.contains(what), "{what}: {ran:?}");
     }
@@ -347,7 +354,8 @@ fn the_doctor_finds_nothing_here_and_a_model_that_is_none() {
     }
     let tiny = program.beside("tiny.gguf");
     fs::write(&tiny, tiny_llama().bytes()).unwrap();
-    let ran = program.good(&["doctor", "-m", tiny.to_str().unwrap(), "-c", "64"], "");
+    let ran = program.run(&["doctor", "-m", tiny.to_str().unwrap(), "-c", "64"]);
+    assert!(is_well(&ran), "{ran:?}");
     assert!(ran.stdout.contains("tiny") && ran.stdout.contains("64 tokens"), "{ran:?}");
     fs::create_dir_all(program.data().join("models")).unwrap();
     fs::write(program.data().join("config.toml"), "model = \"nothing-here\"\n").unwrap();
