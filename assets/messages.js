@@ -15,6 +15,8 @@ const NEAR_END_PX = 60;
 let views = new Map();
 let shownChat = null;
 let readingAlong = true;
+/** Where the reader's window was last seen or put. */
+let windowTop = 0;
 let frame = null;
 let editing = null;
 
@@ -41,7 +43,13 @@ export function setUpMessages() {
     render();
   });
   scroller.addEventListener("scroll", () => {
-    readingAlong = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < NEAR_END_PX;
+    // The event of our own scrolling comes late and says nothing about the reader: taken for theirs, it would undo a
+    // wheel that was turned in between.
+    if (scroller.scrollTop === windowTop) return;
+    const up = scroller.scrollTop < windowTop;
+    const below = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight;
+    readingAlong = below < (up ? 1 : NEAR_END_PX); // upwards with nothing below: the page became shorter
+    windowTop = scroller.scrollTop;
     showJump();
   }, { passive: true });
   scroller.addEventListener("wheel", (event) => {
@@ -65,11 +73,15 @@ async function loadEarlier() {
     toastError(error);
   }
   scroller.scrollTop = scroller.scrollHeight - fromEnd;
+  windowTop = scroller.scrollTop;
 }
 
 function keepUp() {
   const scroller = $("scroller");
-  if (readingAlong && state.current) scroller.scrollTop = scroller.scrollHeight;
+  if (readingAlong && state.current) {
+    scroller.scrollTop = scroller.scrollHeight;
+    windowTop = scroller.scrollTop;
+  }
   showJump();
 }
 
