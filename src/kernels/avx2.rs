@@ -6,15 +6,16 @@
 //! there, because it has no instruction set of its own, costs ten times what it does.
 
 use std::arch::x86_64::{
-    __m256, __m256i, _MM_HINT_T1, _mm_prefetch, _mm256_abs_epi8, _mm256_add_epi16, _mm256_add_epi32,
-    _mm256_cvtepi32_ps, _mm256_dpbusd_avx_epi32, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256,
-    _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_mul_ps, _mm256_set1_epi8, _mm256_set1_epi16,
-    _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps, _mm256_setzero_si256, _mm256_sign_epi8,
-    _mm256_storeu_ps, _mm256_storeu_si256, _mm256_xor_si256,
+    __m256, __m256i, _mm256_abs_epi8, _mm256_add_epi16, _mm256_add_epi32, _mm256_cvtepi32_ps,
+    _mm256_dpbusd_avx_epi32, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16,
+    _mm256_maddubs_epi16, _mm256_mul_ps, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_epi32,
+    _mm256_set1_ps, _mm256_setzero_ps, _mm256_setzero_si256, _mm256_sign_epi8, _mm256_storeu_ps,
+    _mm256_storeu_si256, _mm256_xor_si256,
 };
 
 use super::activations::Activations;
 use super::avx512::planes::{Expanded, Family, Q2K, Q3K, Q4K, Q5K, Q6K, Q40, Q41, Q50, Q51, Q80};
+use super::avx512::prefetch;
 use super::blocks::BlockType;
 use super::dispatch::Isa;
 use super::pack::{PANEL_ROWS, PanelLayout, TILE_K, TILES_PER_SUPER};
@@ -25,9 +26,6 @@ mod planes;
 
 /// Rows of a panel in one register.
 const LANES: usize = 8;
-/// How far ahead of the reading the second-level cache is told, in bytes. Measured on Zen 4: from 2,304 on a third of the
-/// bandwidth of one core is lost.
-const PREFETCH_BYTES: usize = 1536;
 /// Rows up to which codes are used straight from registers.
 const FEW_ROWS: usize = 4;
 
@@ -155,13 +153,10 @@ macro_rules! class {
                     unsafe {
                         let run = panel.add(t0 / TILES_PER_SUPER * run_bytes::<F>());
                         let supers = [supers::<F>(run, 0), supers::<F>(run, 1)];
+                        prefetch(run.add(TILES_PER_SUPER * F::TILE_BYTES), F::SUPER_BYTES);
                         for t in t0..n_tiles.min(t0 + TILES_PER_SUPER) {
                             let tile = run.add((t - t0) * F::TILE_BYTES);
-                            for offset in (0..F::TILE_BYTES).step_by(64) {
-                                _mm_prefetch::<_MM_HINT_T1>(
-                                    tile.wrapping_add(PREFETCH_BYTES + offset).cast(),
-                                );
-                            }
+                            prefetch(tile, F::TILE_BYTES);
                             for half in 0..2 {
                                 let mut codes = lines::<F>(tile, half);
                                 if is_signed::<F>() {
