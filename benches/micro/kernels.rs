@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 use mommygpt::kernels::activations::{Activations, quantize_row};
-use mommygpt::kernels::attention::{PAGE_LEN, RowState, Visible};
+use mommygpt::kernels::attention::{Halves, PAGE_LEN, RowState, Visible};
 use mommygpt::kernels::blocks::BlockType;
 use mommygpt::kernels::dispatch::{Isa, Kernels};
 use mommygpt::kernels::pack::{PANEL_ROWS, PanelLayout, pack_panel};
@@ -89,8 +89,8 @@ pub(crate) fn attention(c: &mut Criterion) {
                 group.bench_function(BenchmarkId::new(format!("{isa}-halves"), n_rows), |b| {
                     b.iter(|| {
                         states.fill(RowState::default());
-                        let (q, kv) = (black_box(&q), &halves);
-                        kernels.attention_halves(q, kv, kv, &visible, 0.0, &mut states, &mut out);
+                        let slabs = Halves { keys: &halves, values: &halves, next: &[] };
+                        kernels.attention_halves(black_box(&q), slabs, &visible, 0.0, &mut states, &mut out);
                     });
                 });
             }

@@ -4,7 +4,7 @@
 //! their pages, a KV head per unit, so that no two threads write one slab. Then a unit is a tile of rows of one sequence
 //! and one KV head: every page is widened once for all rows and all query heads that share it.
 
-use super::attention::{PAGE_LEN, RowState, Visible};
+use super::attention::{Halves, PAGE_LEN, RowState, Visible};
 use super::kv::{Heads, KvType, Pages, widen_slabs, write_position};
 use super::rows::Norm;
 use super::team::{Parts, Shares, Team};
@@ -200,13 +200,19 @@ pub fn attend(
                     layout.kv == KvType::F16 && kernels.reads_halves() && tile.n_rows * group <= HALVES_UP_TO;
                 let last = (tile.position + tile.n_rows - 1) / PAGE_LEN;
                 let first = (tile.position + 1).saturating_sub(scope.window) / PAGE_LEN;
-                for page in first..=last {
+                let slabs = |page: usize| {
                     let at = layout.slab_at(tables[tile.table + page], layer, head);
-                    let slabs = &pages.arena.bytes()[at..at + 2 * layout.slab_bytes()];
+                    &pages.arena.bytes()[at..at + 2 * layout.slab_bytes()]
+                };
+                for page in first..=last {
+                    let slabs_here = slabs(page);
                     if as_halves {
-                        scratch.attend_page(kernels, tile, page, layout.heads, scope, Some(slabs));
+                        let (keys, values) = slabs_here.split_at(layout.slab_bytes());
+                        let next = if page < last { slabs(page + 1) } else { &[] };
+                        let halves = Halves { keys, values, next };
+                        scratch.attend_page(kernels, tile, page, layout.heads, scope, Some(halves));
                     } else {
-                        widen_slabs(layout.kv, kernels, slabs, &mut scratch.keys, &mut scratch.values);
+                        widen_slabs(layout.kv, kernels, slabs_here, &mut scratch.keys, &mut scratch.values);
                         scratch.attend_page(kernels, tile, page, layout.heads, scope, None);
                     }
                 }
@@ -244,7 +250,7 @@ impl AttentionScratch {
         page: usize,
         heads: Heads,
         scope: Scope,
-        halves: Option<&[u8]>,
+        halves: Option<Halves<'_>>,
     ) {
         let (group, head_dim) = (heads.group(), heads.head_dim);
         let start = page * PAGE_LEN;
@@ -262,8 +268,7 @@ impl AttentionScratch {
         let (queries, sums) = (&self.queries[floats.clone()], &mut self.sums[floats]);
         match halves {
             Some(slabs) => {
-                let (keys, values) = slabs.split_at(slabs.len() / 2);
-                kernels.attention_halves(queries, keys, values, visible, scope.cap, states, sums);
+                kernels.attention_halves(queries, slabs, visible, scope.cap, states, sums);
             }
             None => {
                 kernels.attention_page(queries, &self.keys, &self.values, visible, scope.cap, states, sums);

@@ -183,12 +183,23 @@ pub(super) fn page_rows<const FMA: bool>(
     }
 }
 
-/// [`page_rows`] over keys and values that are still binary16 (little-endian bytes), for rows too few to widen a page for.
+/// Keys, `(head_dim, 32)`, and values, `(32, head_dim)`, of a page as binary16, little-endian.
+#[derive(Clone, Copy, Debug)]
+pub struct Halves<'a> {
+    /// The slab of keys.
+    pub keys: &'a [u8],
+    /// That of values.
+    pub values: &'a [u8],
+    /// Both slabs of the page that comes after it, keys first, for the cache to fetch meanwhile; empty for none. Pages lie
+    /// megabytes apart, where the CPU does not look by itself.
+    pub next: &'a [u8],
+}
+
+/// [`page_rows`] over keys and values that are still binary16, for rows too few to widen a page for.
 #[inline(always)]
 pub(super) fn page_halves<const FMA: bool>(
     q: &[f32],
-    k: &[u8],
-    v: &[u8],
+    slabs: Halves<'_>,
     visible: &[Visible],
     cap: f32,
     states: &mut [RowState],
@@ -197,5 +208,5 @@ pub(super) fn page_halves<const FMA: bool>(
     let widened = |bytes: &[u8]| -> Vec<f32> {
         bytes.as_chunks::<2>().0.iter().map(|b| f16_to_f32(u16::from_le_bytes(*b))).collect()
     };
-    page_rows::<FMA>(q, &widened(k), &widened(v), visible, cap, states, out);
+    page_rows::<FMA>(q, &widened(slabs.keys), &widened(slabs.values), visible, cap, states, out);
 }

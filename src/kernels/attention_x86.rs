@@ -4,12 +4,13 @@
 //! compiler they went through memory, at a quarter of the speed.
 
 use std::arch::x86_64::{
-    __m256, __m512, _mm_loadu_si128, _mm256_cvtph_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256,
-    _mm256_mul_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps, _mm512_cvtph_ps, _mm512_fmadd_ps,
-    _mm512_loadu_ps, _mm512_mul_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
+    __m256, __m512, _MM_HINT_T1, _mm_loadu_si128, _mm_prefetch, _mm256_cvtph_ps, _mm256_fmadd_ps,
+    _mm256_loadu_ps, _mm256_loadu_si256, _mm256_mul_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_storeu_ps,
+    _mm512_cvtph_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mul_ps, _mm512_set1_ps, _mm512_setzero_ps,
+    _mm512_storeu_ps,
 };
 
-use super::attention::{PAGE_LEN, RowState, Visible, soften};
+use super::attention::{Halves, PAGE_LEN, RowState, Visible, soften};
 use super::blocks::f16_to_f32;
 
 macro_rules! attention {
@@ -41,6 +42,15 @@ macro_rules! attention {
                 sweep
             }
 
+            /// Tells the second-level cache of the line that a sweep from number `at` on begins, if one begins there.
+            #[target_feature(enable = $features)]
+            #[inline]
+            fn fetch<const HALF: bool>(next: *const u8, at: usize) {
+                if HALF && (2 * at).is_multiple_of(64) {
+                    _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(2 * at).cast());
+                }
+            }
+
             /// `scores[r][j] = sum over d of q[r][d] * k[d][j]`.
             ///
             /// # Safety
@@ -48,13 +58,14 @@ macro_rules! attention {
             #[target_feature(enable = $features)]
             unsafe fn scores<const R: usize, const HALF: bool>(
                 q: *const f32,
-                k: *const u8,
+                [k, next]: [*const u8; 2],
                 head_dim: usize,
                 scores: &mut [[f32; PAGE_LEN]],
             ) {
                 for first in (0..PAGE_LEN).step_by(SWEEP) {
                     let mut acc = [[$zero(); WIDE]; R];
                     for d in 0..head_dim {
+                        fetch::<HALF>(next, d * PAGE_LEN + first);
                         // SAFETY: d stays under head_dim, r under R, and a sweep inside a line, as the caller vouched.
                         unsafe {
                             let keys = sweep::<HALF>(k, d * PAGE_LEN + first);
@@ -84,7 +95,7 @@ macro_rules! attention {
             unsafe fn weigh<const R: usize, const HALF: bool>(
                 weights: &[[f32; PAGE_LEN]],
                 corrections: &[f32],
-                v: *const u8,
+                [v, next]: [*const u8; 2],
                 head_dim: usize,
                 out: *mut f32,
             ) {
@@ -102,6 +113,7 @@ macro_rules! attention {
                             }
                         }
                         for j in 0..PAGE_LEN {
+                            fetch::<HALF>(next, j * head_dim + first);
                             let values = sweep::<HALF>(v, j * head_dim + first);
                             for r in 0..R {
                                 let weight = $splat(weights[r][j]);
@@ -153,8 +165,9 @@ macro_rules! attention {
             ) {
                 let numbers = q.len() / visible.len().max(1) * PAGE_LEN;
                 assert!(k.len() >= numbers && v.len() >= numbers);
+                let (k, v) = ([k.as_ptr().cast(); 2], [v.as_ptr().cast(); 2]);
                 // SAFETY: both slabs hold a page of f32.
-                unsafe { rows::<false>(q, k.as_ptr().cast(), v.as_ptr().cast(), visible, cap, states, out) }
+                unsafe { rows::<false>(q, k, v, visible, cap, states, out) }
             }
 
             /// As `attention::page_halves`.
@@ -164,26 +177,34 @@ macro_rules! attention {
             #[target_feature(enable = $features)]
             pub(in super::super) fn page_halves(
                 q: &[f32],
-                k: &[u8],
-                v: &[u8],
+                slabs: Halves<'_>,
                 visible: &[Visible],
                 cap: f32,
                 states: &mut [RowState],
                 out: &mut [f32],
             ) {
                 let numbers = q.len() / visible.len().max(1) * PAGE_LEN;
-                assert!(k.len() >= 2 * numbers && v.len() >= 2 * numbers);
+                let Halves { keys, values, next } = slabs;
+                assert!(keys.len() >= 2 * numbers && values.len() >= 2 * numbers);
+                let next = if next.is_empty() {
+                    [keys.as_ptr(), values.as_ptr()]
+                } else {
+                    [next.as_ptr(), next[next.len() / 2..].as_ptr()]
+                };
+                let [k, v] = [[keys.as_ptr(), next[0]], [values.as_ptr(), next[1]]];
                 // SAFETY: both slabs hold a page of binary16.
-                unsafe { rows::<true>(q, k.as_ptr(), v.as_ptr(), visible, cap, states, out) }
+                unsafe { rows::<true>(q, k, v, visible, cap, states, out) }
             }
 
+            /// Of `k` and `v`, each first points at a slab, then at that of the next page.
+            ///
             /// # Safety
-            /// `k` and `v` must be readable for a page of numbers.
+            /// The first of `k` and of `v` must be readable for a page of numbers.
             #[target_feature(enable = $features)]
             unsafe fn rows<const HALF: bool>(
                 q: &[f32],
-                k: *const u8,
-                v: *const u8,
+                k: [*const u8; 2],
+                v: [*const u8; 2],
                 visible: &[Visible],
                 cap: f32,
                 states: &mut [RowState],

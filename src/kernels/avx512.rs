@@ -45,8 +45,7 @@ unsafe fn quad(p: *const i8) -> __m512i {
 #[target_feature(enable = "sse")]
 pub(super) fn prefetch(p: *const u8, len: usize) {
     for offset in (0..len).step_by(64) {
-        // SAFETY: a prefetch may point anywhere.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.wrapping_add(PREFETCH_BYTES + offset).cast()) };
+        _mm_prefetch::<_MM_HINT_T1>(p.wrapping_add(PREFETCH_BYTES + offset).cast());
     }
 }
 

@@ -1,7 +1,7 @@
 //! Which instruction set runs, chosen once; every kernel behind one table.
 
 use super::activations::{Activations, Bf16Activations};
-use super::attention::{self, PAGE_LEN, RowState, Visible};
+use super::attention::{self, Halves, PAGE_LEN, RowState, Visible};
 #[cfg(target_arch = "x86_64")]
 use super::attention_x86::{avx2 as attention_avx2, avx512 as attention_avx512};
 use super::lanes;
@@ -129,9 +129,8 @@ table! {
     rope(head: &mut [f32], cos: &[f32], sin: &[f32], neox: bool);
     /// Query rows against one page of keys and values; see [`super::attention`].
     attention_page(q: &[f32], k: &[f32], v: &[f32], visible: &[Visible], cap: f32, states: &mut [RowState], out: &mut [f32]);
-    /// The same over keys and values of binary16 (little-endian bytes); slow, and a reference only, unless
-    /// [`Kernels::reads_halves`].
-    attention_halves(q: &[f32], k: &[u8], v: &[u8], visible: &[Visible], cap: f32, states: &mut [RowState], out: &mut [f32]);
+    /// The same over keys and values of binary16; slow, and a reference only, unless [`Kernels::reads_halves`].
+    attention_halves(q: &[f32], slabs: Halves<'_>, visible: &[Visible], cap: f32, states: &mut [RowState], out: &mut [f32]);
     /// binary16 (little-endian bytes) to f32, equally many.
     widen(from: &[u8], to: &mut [f32]);
     /// f32 to binary16 (little-endian bytes), rounding half to even.
@@ -207,7 +206,7 @@ macro_rules! class {
 macro_rules! loops {
     ($module:ident, $fma:literal $(, $features:literal)?) => {
         mod $module {
-            use super::{RowState, Visible, attention, lanes};
+            use super::{Halves, RowState, Visible, attention, lanes};
 
             $(#[target_feature(enable = $features)])?
             pub(super) fn quantize_row(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [f32]) {
@@ -228,14 +227,13 @@ macro_rules! loops {
             $(#[target_feature(enable = $features)])?
             pub(super) fn page_halves(
                 q: &[f32],
-                k: &[u8],
-                v: &[u8],
+                slabs: Halves<'_>,
                 visible: &[Visible],
                 cap: f32,
                 states: &mut [RowState],
                 out: &mut [f32],
             ) {
-                attention::page_halves::<$fma>(q, k, v, visible, cap, states, out);
+                attention::page_halves::<$fma>(q, slabs, visible, cap, states, out);
             }
         }
     };
