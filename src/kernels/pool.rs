@@ -2,12 +2,13 @@
 //!
 //! Workers spin for a short while after a step, because the next one usually follows at once, then sleep; an idle server
 //! costs nothing. The barrier at a step's end does the same: where somebody else holds a core, a thread that waits must leave its own, or the
-//! one it waits for is not moved there. And where a core was taken away in the middle of a step, the caller goes on alone for
-//! a while: a step that is over in a tenth of a millisecond must not wait for the scheduler's next slice. For the same reason
-//! no thread is pinned: beside another program a pinned one waits for its core while others stand idle.
+//! one it waits for is not moved there. And where so much is lost to cores that were taken away in the middle of a step that
+//! one thread would be done sooner, the caller goes on alone for a while: a step that is over in a tenth of a millisecond
+//! must not wait for the scheduler's next slice again and again. For the same reason no thread is pinned: beside another
+//! program a pinned one waits for its core while others stand idle.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
@@ -16,9 +17,12 @@ const SPINS: usize = 4000;
 
 /// A wait for the others that cannot be a share of work cut too large: a thread that is late by so much was made to stop.
 const STOPPED: Duration = Duration::from_micros(500);
-/// How long the caller works alone after that. Long beside a scheduler's slice of a few milliseconds, short enough to have
-/// the other cores back before anybody notices.
+/// How long the caller works alone where that is faster. Long beside a scheduler's slice of a few milliseconds, short enough
+/// to have the other cores back before anybody notices.
 const ALONE: Duration = Duration::from_millis(50);
+/// So much time of jobs is remembered, older ones ever less: a server's own connections and clients take a core for a moment
+/// in every step, which must not cost the half of the machine.
+const REMEMBERED: Duration = Duration::from_millis(40);
 
 /// A job: a closure over the thread's number, with its lifetime erased while all threads run it.
 #[derive(Clone, Copy)]
@@ -35,28 +39,73 @@ struct Shared {
     stop: AtomicBool,
     barrier: Barrier,
     panicked: AtomicBool,
+    ledger: Mutex<Ledger>,
+}
+
+/// What jobs on all threads cost lately.
+#[derive(Default)]
+struct Ledger {
+    /// Time that they worked.
+    worked: Duration,
+    /// Time that they waited for a thread that was made to stop.
+    lost: Duration,
     /// Until when the caller works alone.
-    alone_until: Mutex<Option<Instant>>,
+    alone_until: Option<Instant>,
+}
+
+impl Ledger {
+    fn add(&mut self, worked: Duration, lost: Duration) {
+        self.worked += worked;
+        self.lost += lost;
+        if self.worked + self.lost > REMEMBERED {
+            self.worked /= 2;
+            self.lost /= 2;
+        }
+    }
+
+    /// Whether one thread would have been done sooner than all `n_threads`.
+    fn is_better_alone(&self, n_threads: usize) -> bool {
+        self.lost > self.worked * (n_threads as u32 - 1)
+    }
 }
 
 impl Shared {
     /// Waits for the others at the end of a step that this thread began at `started`, and sees whether one was stopped.
-    fn meet(&self, started: Instant) {
+    fn meet(&self, started: Instant, is_caller: bool) {
         let done = Instant::now();
         self.barrier.wait(self.n_threads);
-        let waited = done.elapsed();
-        if waited > STOPPED && waited > done - started {
-            *self.alone_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(done + waited + ALONE);
+        let now = Instant::now();
+        let (own, waited) = (done - started, now - done);
+        let was_stopped = waited > STOPPED && waited > own;
+        if !is_caller && !was_stopped {
+            return;
+        }
+        let mut ledger = self.ledger();
+        if is_caller {
+            ledger.add(if was_stopped { own } else { own + waited }, Duration::ZERO);
+        } else {
+            // The caller was stopped, and took that for work.
+            ledger.worked = ledger.worked.saturating_sub(waited);
+        }
+        if was_stopped {
+            ledger.add(Duration::ZERO, waited);
+            if ledger.is_better_alone(self.n_threads) {
+                ledger.alone_until = Some(now + ALONE);
+            }
         }
     }
 
     /// Whether the caller works alone for now.
     fn is_alone(&self) -> bool {
-        let mut until = self.alone_until.lock().unwrap_or_else(PoisonError::into_inner);
-        if until.is_some_and(|until| Instant::now() >= until) {
-            *until = None;
+        let mut ledger = self.ledger();
+        if ledger.alone_until.is_some_and(|until| Instant::now() >= until) {
+            ledger.alone_until = None;
         }
-        until.is_some()
+        ledger.alone_until.is_some()
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -118,7 +167,7 @@ impl Pool {
             stop: AtomicBool::new(false),
             barrier: Barrier::default(),
             panicked: AtomicBool::new(false),
-            alone_until: Mutex::new(None),
+            ledger: Mutex::default(),
         });
         let mut pool = Self { shared, workers: Vec::new(), handles: Vec::new() };
         for thread_idx in 1..pool.shared.n_threads {
@@ -165,7 +214,7 @@ impl Pool {
         }
         let started = Instant::now();
         let own = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| job(0)));
-        self.shared.meet(started);
+        self.shared.meet(started, true);
         release_registers();
         if let Err(panic) = own {
             std::panic::resume_unwind(panic);
@@ -222,6 +271,6 @@ fn work(shared: &Shared, thread_idx: usize) {
                 shared.panicked.store(true, Ordering::Release);
             }
         }
-        shared.meet(started);
+        shared.meet(started, false);
     }
 }
