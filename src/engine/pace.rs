@@ -14,10 +14,13 @@ pub(super) const PREFILL_CHUNK: usize = 256;
 pub(super) const FIRST_SHARED_CHUNK: usize = 64;
 /// Smallest chunk: with less a long prompt would never end, however slow the machine.
 const MIN_SHARED_CHUNK: usize = 8;
-/// Chunks are multiples of this, the rows that kernels take at once.
-const CHUNK_UNIT: usize = 8;
+/// Rows of a step that are cut to the budget are a multiple of this: kernels take so many at once.
+const ROW_UNIT: usize = 4;
 /// Weight of the newest measurement; the last dozen of steps count.
 const MEAN_WEIGHT: f64 = 0.15;
+/// No measurement counts for more than so many times what was expected: that another program took a core for a moment says
+/// nothing about the next step. What stays slow is believed within a dozen of steps.
+const MAX_SURPRISE: f64 = 1.5;
 /// 2^0 to 2^12 rows.
 const N_SIZES: usize = 13;
 
@@ -34,6 +37,7 @@ impl StepTimes {
         let size = (n_rows.max(1).next_power_of_two().trailing_zeros() as usize).min(N_SIZES - 1);
         let (rows, seconds) = (n_rows as f64, took.as_secs_f64());
         let mean = self.by_size[size].get_or_insert((rows, seconds));
+        let seconds = seconds.min(MAX_SURPRISE * mean.1 * (rows / mean.0).max(1.0));
         mean.0 += MEAN_WEIGHT * (rows - mean.0);
         mean.1 += MEAN_WEIGHT * (seconds - mean.1);
     }
@@ -58,15 +62,16 @@ impl StepTimes {
         if n_decoding == 0 {
             return PREFILL_CHUNK;
         }
-        let fits = |n: usize| self.expect(n_decoding + n).is_some_and(|s| s <= budget.as_secs_f64());
+        let fits = |n_rows: usize| self.expect(n_rows).is_some_and(|s| s <= budget.as_secs_f64());
         if self.expect(n_decoding + 1).is_none() {
             return FIRST_SHARED_CHUNK;
         }
-        let mut n = PREFILL_CHUNK;
-        while n > MIN_SHARED_CHUNK && !fits(n) {
-            n -= CHUNK_UNIT;
+        let smallest = n_decoding + MIN_SHARED_CHUNK;
+        let mut n_rows = n_decoding + PREFILL_CHUNK;
+        while n_rows > smallest && !fits(n_rows) {
+            n_rows = ((n_rows - 1) / ROW_UNIT * ROW_UNIT).max(smallest);
         }
-        n
+        n_rows - n_decoding
     }
 }
 
@@ -96,13 +101,32 @@ mod tests {
             let n = steps.chunk(4, ms(budget));
             let took = 20 + 2 * (n as u64 + 4).saturating_sub(16);
             assert!(
-                took <= budget && took + 4 * CHUNK_UNIT as u64 > budget,
+                took <= budget && took + 4 * ROW_UNIT as u64 > budget,
                 "{budget} ms: {n} rows, {took} ms"
             );
         }
         assert_eq!(steps.chunk(4, ms(1)), MIN_SHARED_CHUNK, "a prompt goes on however slow the machine is");
         assert_eq!(steps.chunk(0, ms(1)), PREFILL_CHUNK, "nobody waits");
+        for n_decoding in 1..10 {
+            let n = steps.chunk(n_decoding, ms(100));
+            assert!((n + n_decoding).is_multiple_of(ROW_UNIT), "{n} rows beside {n_decoding}");
+        }
         assert_eq!(StepTimes::default().chunk(4, ms(100)), FIRST_SHARED_CHUNK, "nothing is known yet");
+    }
+
+    #[test]
+    fn a_disturbed_step_says_little_about_the_next_one() {
+        let steady = measured(&[(1, 20), (16, 20), (64, 116)]);
+        let mut steps = steady.clone();
+        steps.observe(40, ms(2000));
+        assert!(
+            steps.chunk(4, ms(100)) + 2 * ROW_UNIT >= steady.chunk(4, ms(100)),
+            "another program took a core"
+        );
+        for _ in 0..40 {
+            steps.observe(40, ms(700));
+        }
+        assert!(steps.expect(40).unwrap() > 0.6, "the machine became slow");
     }
 
     #[test]

@@ -256,12 +256,29 @@ impl Sampler {
 /// The largest logit that is a number, the smallest id of equals; `None` when there is none.
 fn likeliest(logits: &[f32]) -> Option<Candidate> {
     let mut best: Option<Candidate> = None;
-    for (id, &logit) in logits.iter().enumerate() {
-        if logit.is_finite() && best.is_none_or(|b| logit > b.logit) {
-            best = Some(Candidate { id: id as TokenId, logit });
+    for (run, first) in runs(logits) {
+        if best.is_some_and(|b| !is_any_above(run, b.logit)) {
+            continue;
+        }
+        for (id, &logit) in (first..).zip(run) {
+            if logit.is_finite() && best.is_none_or(|b| logit > b.logit) {
+                best = Some(Candidate { id, logit });
+            }
         }
     }
     best
+}
+
+/// Logits in runs short enough to be looked through at once, each with its first id.
+fn runs(logits: &[f32]) -> impl Iterator<Item = (&[f32], TokenId)> {
+    const RUN: usize = 64;
+    logits.chunks(RUN).enumerate().map(|(i, run)| (run, (i * RUN) as TokenId))
+}
+
+/// Whether any is larger. No branch per number, so that the compiler compares many at a time: of a vocabulary's tokens all
+/// but a few are unlikely.
+fn is_any_above(run: &[f32], logit: f32) -> bool {
+    run.iter().fold(false, |any, &x| any | (x > logit))
 }
 
 /// Fills `kept` with what the filters leave; `best` is always among it.
@@ -287,14 +304,19 @@ fn select_top_k(logits: &[f32], top_k: usize, kept: &mut Vec<Candidate>) {
     let n_buffered = top_k.saturating_mul(4);
     let mut above = f32::NEG_INFINITY;
     kept.clear();
-    for (id, &logit) in logits.iter().enumerate() {
-        // An equal one that comes later has the larger id, and loses.
-        if logit > above && logit.is_finite() {
-            kept.push(Candidate { id: id as TokenId, logit });
-            if kept.len() == n_buffered {
-                kept.select_nth_unstable_by(top_k - 1, by_likelihood);
-                above = kept[top_k - 1].logit;
-                kept.truncate(top_k);
+    for (run, first) in runs(logits) {
+        if !is_any_above(run, above) {
+            continue;
+        }
+        for (id, &logit) in (first..).zip(run) {
+            // An equal one that comes later has the larger id, and loses.
+            if logit > above && logit.is_finite() {
+                kept.push(Candidate { id, logit });
+                if kept.len() == n_buffered {
+                    kept.select_nth_unstable_by(top_k - 1, by_likelihood);
+                    above = kept[top_k - 1].logit;
+                    kept.truncate(top_k);
+                }
             }
         }
     }

@@ -1,5 +1,6 @@
 //! One step: which rows it carries, and what becomes of their logits.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use super::lock;
@@ -7,7 +8,7 @@ use super::pace::PREFILL_CHUNK;
 use super::request::Finish;
 use super::running::Running;
 use super::scheduler::Scheduler;
-use crate::model::{Chunk, LogitsFor, Model, ModelError, TokenId};
+use crate::model::{Chunk, Logits, LogitsFor, Model, ModelError, TokenId};
 
 /// Rows of decoding sequences, guesses included, that a step carries without asking what they cost: the steps that
 /// verify guesses must stay short for everybody.
@@ -41,8 +42,12 @@ enum Guesses {
     Model,
 }
 
-/// Logits of one row's wanted positions, one after the other.
-type RowResult = Result<Vec<f32>, String>;
+/// Logits of a step, and for each of its rows where those of its wanted positions stand, one after the other; or why it has
+/// none.
+struct Evaluated {
+    logits: Vec<f32>,
+    rows: Vec<Result<Range<usize>, String>>,
+}
 
 /// How a generation ended, by its index into `running`.
 pub(super) type End = (usize, Result<Finish, String>);
@@ -59,13 +64,21 @@ impl Scheduler<'_> {
             self.running[row.i].prepare();
         }
         let started = Instant::now();
-        let results = self.evaluate(&rows);
+        let Evaluated { mut logits, rows: results } = self.evaluate(&rows);
         let took = started.elapsed();
         let n_rows = rows.iter().map(|row| row.tokens.len()).sum();
+        let expected_s = self.step_times.expect(n_rows);
+        tracing::trace!(
+            n_sequences = rows.len(),
+            n_rows,
+            took_ms = took.as_secs_f64() * 1e3,
+            expected_ms = expected_s.map(|s| s * 1e3),
+            "a step"
+        );
         self.step_times.observe(n_rows, took);
         lock(&self.shared.metrics).count_step(rows.len(), n_rows);
-        let take_in = |(row, result): (Row, RowResult)| {
-            let end = result.and_then(|logits| self.take_in(&row, logits)).transpose();
+        let take_in = |(row, result): (Row, Result<Range<usize>, String>)| {
+            let end = result.and_then(|at| self.take_in(&row, &mut logits[at])).transpose();
             end.map(|end| (row.i, end))
         };
         std::iter::zip(rows, results).filter_map(take_in).collect()
@@ -145,20 +158,24 @@ impl Scheduler<'_> {
         }
     }
 
-    fn evaluate(&mut self, rows: &[Row]) -> Vec<RowResult> {
+    fn evaluate(&mut self, rows: &[Row]) -> Evaluated {
         let batch: Vec<Chunk<'_>> = rows.iter().map(|row| chunk_of(&self.running, row)).collect();
         match step_batch(&mut *self.model, &batch) {
-            Ok(results) => results.into_iter().map(Ok).collect(),
-            Err(e) if rows.len() == 1 => vec![Err(e.to_string())],
+            Ok((logits, ranges)) => Evaluated { logits, rows: ranges.into_iter().map(Ok).collect() },
+            Err(e) if rows.len() == 1 => Evaluated { logits: Vec::new(), rows: vec![Err(e.to_string())] },
             Err(e) => {
                 tracing::warn!(error = %e, n_rows = rows.len(), "a step failed; trying its rows alone");
+                let mut all = Vec::new();
                 let alone = |row: &Row| {
                     let chunk = chunk_of(&self.running, row);
                     self.model.truncate(chunk.seq, self.running[row.i].n_evaluated());
-                    let result = step_batch(&mut *self.model, &[chunk]);
-                    result.map_err(|e| e.to_string()).map(|mut r| r.pop().unwrap_or_default())
+                    let (logits, _) = step_batch(&mut *self.model, &[chunk]).map_err(|e| e.to_string())?;
+                    let start = all.len();
+                    all.extend(logits);
+                    Ok(start..all.len())
                 };
-                rows.iter().map(alone).collect()
+                let rows = rows.iter().map(alone).collect();
+                Evaluated { logits: all, rows }
             }
         }
     }
@@ -167,7 +184,7 @@ impl Scheduler<'_> {
     ///
     /// Guesses are not trusted: each position is sampled as if there had been none, and the next one's logits are used
     /// only if the guess between them was what came out.
-    fn take_in(&mut self, row: &Row, mut logits: Vec<f32>) -> Result<Option<Finish>, String> {
+    fn take_in(&mut self, row: &Row, logits: &mut [f32]) -> Result<Option<Finish>, String> {
         let running = &mut self.running[row.i];
         let was_prefilling = running.is_prefilling();
         running.evaluated(row.tokens.len() - row.n_draft);
@@ -227,23 +244,28 @@ fn chunk_of<'r>(running: &[Running], row: &'r Row) -> Chunk<'r> {
     Chunk { seq: running[row.i].seq, tokens: &row.tokens, logits: row.logits }
 }
 
-/// The logits of each chunk's wanted rows, one after the other.
-fn step_batch(model: &mut dyn Model, batch: &[Chunk<'_>]) -> Result<Vec<Vec<f32>>, ModelError> {
-    let logits = model.step(batch)?;
-    let mut data = logits.data.as_slice();
+/// A step's logits, and where those of each chunk stand. They are not copied: a vocabulary has 150,000 tokens.
+fn step_batch(
+    model: &mut dyn Model,
+    batch: &[Chunk<'_>],
+) -> Result<(Vec<f32>, Vec<Range<usize>>), ModelError> {
+    let Logits { data, n_vocab } = model.step(batch)?;
+    let mut start = 0;
     let wanted = |chunk: &Chunk<'_>| {
         let n_rows = match chunk.logits {
             LogitsFor::None => 0,
             LogitsFor::Last => 1,
             LogitsFor::All => chunk.tokens.len(),
         };
-        let (rows, rest) = data
-            .split_at_checked(n_rows * logits.n_vocab)
-            .ok_or_else(|| ModelError::Backend("a row of logits is missing".into()))?;
-        data = rest;
-        Ok(rows.to_vec())
+        let range = start..start + n_rows * n_vocab;
+        start = range.end;
+        range
     };
-    batch.iter().map(wanted).collect()
+    let ranges = batch.iter().map(wanted).collect();
+    if start > data.len() {
+        return Err(ModelError::Backend("a row of logits is missing".into()));
+    }
+    Ok((data, ranges))
 }
 
 /// Budget of a step where nothing else is said: ten tokens a second for everybody, faster than most people read.
