@@ -93,6 +93,12 @@ impl KvFolder {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Bytes that are kept, and how many may be.
+    pub(super) fn sizes(&self) -> (u64, u64) {
+        let state = self.state();
+        (state.n_bytes, state.max_bytes)
+    }
+
     fn of_user(&self, user: UserId) -> Option<PathBuf> {
         self.folder.as_ref().map(|folder| folder.join(user.to_string()))
     }

@@ -183,6 +183,10 @@ pub struct StoreMetrics {
     pub file_bytes: u64,
     /// Accounts.
     pub n_users: u64,
+    /// Bytes on disk of what models made of chats.
+    pub kv_bytes: u64,
+    /// How many those may be; 0 where none are kept.
+    pub kv_max_bytes: u64,
 }
 
 impl Store {
@@ -269,6 +273,7 @@ impl Store {
     /// Counters and sizes.
     pub fn metrics(&self) -> StoreMetrics {
         let counts = &self.inner.core.counts;
+        let (kv_bytes, kv_max_bytes) = self.inner.kv.sizes();
         StoreMetrics {
             n_writes: counts.n_writes.load(Ordering::Relaxed),
             n_commits: counts.n_commits.load(Ordering::Relaxed),
@@ -278,6 +283,8 @@ impl Store {
             commits_within: counts.commits_within.each_ref().map(|n| n.load(Ordering::Relaxed)),
             file_bytes: self.inner.core.file_bytes(),
             n_users: self.n_users().unwrap_or(0),
+            kv_bytes,
+            kv_max_bytes,
         }
     }
 

@@ -219,6 +219,12 @@ fn write_engine(out: &mut Text, engine: &EngineMetrics) {
 fn write_store(out: &mut Text, store: &StoreMetrics) {
     out.gauge("users", "Accounts.", store.n_users as f64);
     out.gauge("store_file_bytes", "Size of the database file.", store.file_bytes as f64);
+    out.gauge("kv_disk_bytes", "Bytes on disk of what models made of chats.", store.kv_bytes as f64);
+    out.gauge(
+        "kv_disk_max_bytes",
+        "How many those may be (--kv-disk); 0 keeps none.",
+        store.kv_max_bytes as f64,
+    );
     out.counter("store_writes_total", "Writes acknowledged.", store.n_writes as f64);
     out.counter("store_commits_total", "Commits; writers share them.", store.n_commits as f64);
     let errors = store.n_write_errors as f64;

@@ -170,6 +170,8 @@ fn the_least_recently_used_makes_room_and_one_alone_stays_within_it() {
     assert_eq!(kept, [2, 0, 2]);
     let n = (0..9).take_while(|i| me.keep_page(chats[2], &FORM, &tokens(i + 1), &page(*i)).unwrap()).count();
     assert_eq!(n, 4, "as many as fit");
+    let metrics = house.store.metrics();
+    assert_eq!((metrics.kv_bytes, metrics.kv_max_bytes), (house.store.kept_kv_bytes(), 2 * each + 100));
     assert!(house.store.kept_kv_bytes() <= 2 * each + 100);
 }
 
