@@ -70,7 +70,7 @@ pub(super) fn serve(
             ChatOptions { sampling: None, max_reply_tokens: None, cards, take_over_written: true };
         let chat = ChatService::new(store.clone(), engine.clone(), chat_options);
         let load = engine_options(&config, &model).load;
-        let chooser = Chooser::new(&config.dir, engine.clone(), load, model.clone())?;
+        let chooser = Chooser::new(&config.dir, engine.clone(), load, draft, model.clone())?;
         let web_options = WebOptions {
             models: Some(Arc::new(chooser)),
             allowed_hosts: config.allow_hosts.clone(),

@@ -21,6 +21,8 @@ pub(super) struct Chooser {
     preflight: Preflight,
     engine: Engine,
     load: LoadOptions,
+    /// Guesses for whatever model answers, where it can.
+    draft: Option<ModelFile>,
     current: Mutex<ModelFile>,
 }
 
@@ -39,10 +41,11 @@ impl Chooser {
         dir: &Path,
         engine: Engine,
         load: LoadOptions,
+        draft: Option<ModelFile>,
         current: ModelFile,
     ) -> Result<Self, Failure> {
         let preflight = Preflight::of_this_program().map_err(|e| Failure::failed(e.to_string()))?;
-        Ok(Self { models: Models::of(dir), preflight, engine, load, current: Mutex::new(current) })
+        Ok(Self { models: Models::of(dir), preflight, engine, load, draft, current: Mutex::new(current) })
     }
 
     fn is_current(&self, model: &ModelFile) -> bool {
@@ -81,7 +84,8 @@ impl ModelChooser for Chooser {
         {
             remember(&untried);
         }
-        let info = self.engine.switch(source(&model), self.load.clone()).map_err(|e| match e {
+        let draft = self.draft.as_ref().map(source);
+        let info = self.engine.switch(source(&model), self.load.clone(), draft).map_err(|e| match e {
             EngineError::Load(e) => match &*e {
                 LoadError::Panicked(why) => SwitchError::Unusable(format!("{name}: it broke down: {why}")),
                 other => SwitchError::Unusable(format!("{name}: {other}")),

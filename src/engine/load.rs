@@ -38,3 +38,13 @@ pub(super) fn bring_draft(
     let n_ctx = loaded.model.config().n_ctx.min(ModelConfig::from_gguf(&gguf, None)?.n_ctx_train.max(1));
     Ok(model::load(&gguf, &LoadOptions { n_ctx: Some(n_ctx), ..load.clone() })?)
 }
+
+/// [`bring_draft`] for a model that answers without one too; why it has none is logged.
+pub(super) fn draft_if_fit(
+    gguf: &ModelSource,
+    load: &LoadOptions,
+    loaded: &Loaded,
+) -> Option<Box<dyn Model>> {
+    let draft = bring_draft(gguf, load, loaded);
+    draft.inspect_err(|error| tracing::warn!(%error, "the new model answers without a draft model")).ok()
+}

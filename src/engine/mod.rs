@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
 pub use self::embed::{Embedding, MAX_EMBED_TOKENS};
-use self::load::{bring, bring_draft};
+use self::load::{bring, bring_draft, draft_if_fit};
 pub use self::metrics::{EngineMetrics, FinishedTotals, Histogram, KvPages};
 use self::queue::{Queue, Waiting};
 pub use self::request::{
@@ -217,7 +217,7 @@ impl Engine {
     }
 
     /// [`Engine::start`] with a smaller model that guesses what the model will say; the load fails where their
-    /// vocabularies differ. It goes with the model, and does not come with another one.
+    /// vocabularies differ.
     pub fn start_drafted(options: EngineOptions, draft: Option<ModelSource>) -> Self {
         let EngineOptions { gguf, load, limits } = options;
         let limits = Limits { max_sequences: load.max_sequences, ..limits };
@@ -229,13 +229,25 @@ impl Engine {
     }
 
     /// Loads another model and lets it take the place of the running one, which goes on until then and ends what it has
-    /// begun. Blocks until it is done; requests wait meanwhile, or are refused with [`EngineError::NotReady`].
+    /// begun. Blocks until it is done; requests wait meanwhile, or are refused with [`EngineError::NotReady`]. `draft`
+    /// guesses for it where it can; where it cannot, the log says why, and the new model answers without.
     ///
     /// # Errors
     /// [`EngineError::Load`] says why the new one does not load; the old one goes on then.
     /// [`EngineError::Switching`] when another is on its way.
-    pub fn switch(&self, gguf: ModelSource, load: model::LoadOptions) -> Result<Arc<ModelInfo>, EngineError> {
-        self.switch_with(move || bring(&gguf, &load))
+    pub fn switch(
+        &self,
+        gguf: ModelSource,
+        load: model::LoadOptions,
+        draft: Option<ModelSource>,
+    ) -> Result<Arc<ModelInfo>, EngineError> {
+        self.switch_with(move || {
+            let loaded = bring(&gguf, &load)?;
+            Ok(Loaded {
+                draft: draft.as_ref().and_then(|draft| draft_if_fit(draft, &load, &loaded)),
+                ..loaded
+            })
+        })
     }
 
     /// [`Engine::switch`] to whatever `load` brings.

@@ -3,8 +3,11 @@
 use std::fs;
 use std::time::Duration;
 
-use mommygpt::engine::{Engine, EngineError, EngineState, Event, Finish, Generation, Limits, LoadError};
-use mommygpt::model::ModelError;
+use mommygpt::engine::{
+    Engine, EngineError, EngineOptions, EngineState, Event, Finish, Generation, Limits, LoadError,
+    ModelSource,
+};
+use mommygpt::model::{LoadOptions, ModelError};
 use serde_json::json;
 use tokio::time::timeout;
 
@@ -173,4 +176,27 @@ fn answers(server: &crate::program::Server, token: &str) -> String {
     let (status, body) = server.post_as("/v1/chat/completions", token, &ask);
     assert_eq!(status, 200, "{body}");
     body["model"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_draft_model_goes_on_guessing_for_the_model_that_takes_over_where_it_can() {
+    let dir = tempfile::tempdir().unwrap();
+    let stranger = dir.path().join("stranger.gguf");
+    fs::write(&stranger, tiny_llama().bytes()).unwrap();
+    let builtin = || ModelSource::File(scripted_model::builtin_path());
+    let load = LoadOptions { n_threads: 1, max_sequences: 2, ..LoadOptions::default() };
+    // Nothing but a draft model guesses.
+    let limits = Limits { speculative: false, ..limits() };
+    let engine = Engine::start(EngineOptions { gguf: builtin(), load: load.clone(), limits });
+    until_ready(&engine).await;
+    for (draft, guesses) in
+        [(None, false), (Some(ModelSource::File(stranger)), false), (Some(builtin()), true)]
+    {
+        let (switched, load) = (engine.clone(), load.clone());
+        let switch = tokio::task::spawn_blocking(move || switched.switch(builtin(), load, draft));
+        switch.await.unwrap().unwrap();
+        until_ready(&engine).await;
+        end(engine.submit(request(ADA, 5, 20)).unwrap()).await.unwrap();
+        assert_eq!(engine.metrics().drafted_tokens_total > 0, guesses);
+    }
 }
