@@ -278,7 +278,7 @@ fn runs(logits: &[f32]) -> impl Iterator<Item = (&[f32], TokenId)> {
 /// Whether any is larger. No branch per number, so that the compiler compares many at a time: of a vocabulary's tokens all
 /// but a few are unlikely.
 fn is_any_above(run: &[f32], logit: f32) -> bool {
-    run.iter().fold(false, |any, &x| any | (x > logit))
+    run.iter().fold(f32::NEG_INFINITY, |most, &x| if x > most { x } else { most }) > logit
 }
 
 /// Fills `kept` with what the filters leave; `best` is always among it.
