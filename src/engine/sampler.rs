@@ -275,10 +275,10 @@ fn runs(logits: &[f32]) -> impl Iterator<Item = (&[f32], TokenId)> {
     logits.chunks(RUN).enumerate().map(|(i, run)| (run, (i * RUN) as TokenId))
 }
 
-/// Whether any is larger. No branch per number, so that the compiler compares many at a time: of a vocabulary's tokens all
-/// but a few are unlikely.
+/// Whether any is larger. Counted, because a compiler compares many at a time where all are looked at, and of a
+/// vocabulary's tokens all but a few are unlikely.
 fn is_any_above(run: &[f32], logit: f32) -> bool {
-    run.iter().fold(f32::NEG_INFINITY, |most, &x| if x > most { x } else { most }) > logit
+    run.iter().map(|&x| u32::from(x > logit)).sum::<u32>() > 0
 }
 
 /// Fills `kept` with what the filters leave; `best` is always among it.
