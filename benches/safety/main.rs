@@ -18,7 +18,7 @@ mod training;
 
 use std::path::{Path, PathBuf};
 
-use mommygpt::chat::safety::classifier::Weights;
+use mommygpt::chat::safety::{self, classifier::Weights};
 use training::{Line, Validation, total};
 
 /// Of a run that is only to be seen to work, every so-manieth line is taken.
@@ -53,6 +53,7 @@ fn main() {
     let validation = training::cross_validate(&cases, &own);
     report(&cases, &validation);
     println!("danger shown at a share of the safe shown: {}", validation.curve(&cases));
+    held_out(&training::held_out(&root.join("assets/safety")));
     if flag("--misses") {
         misses(&cases, &validation);
     }
@@ -89,6 +90,21 @@ fn report(cases: &[Line], validation: &Validation) {
     }
     let (danger, safe) = (total(&table, "danger"), total(&table, "safe"));
     println!("danger shown {:.1}%   safe shown {:.1}%", danger.percent(), safe.percent());
+}
+
+/// What the weights in this binary say of lines that nothing was trained on.
+fn held_out(lines: &[Line]) {
+    for danger in [true, false] {
+        let lines: Vec<&Line> = lines.iter().filter(|line| line.danger == danger).collect();
+        let shown: Vec<_> = lines.iter().filter_map(|line| safety::check(&line.text)).collect();
+        let plain = shown.iter().filter(|danger| danger.is_plain).count();
+        let label = if danger { "danger" } else { "safe" };
+        println!(
+            "held out, {label}: {} of {} shown the card, {plain} answered as danger",
+            shown.len(),
+            lines.len()
+        );
+    }
 }
 
 fn misses(cases: &[Line], validation: &Validation) {

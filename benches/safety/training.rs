@@ -11,8 +11,11 @@ use mommygpt::chat::safety::features::{self, N_SLOTS};
 const N_FOLDS: usize = 5;
 /// Share of stems in common from which a training line counts as nearly the same as a held-out case.
 const NEAR: f32 = 0.5;
-/// Safe cases that may be shown the card, when the threshold is chosen: below the promise of 6%, for what is unseen.
-const SAFE_SHARE: f32 = 0.04;
+/// Safe cases that may be shown the card, when the threshold is chosen: well below the promise of 6%, for what is unseen,
+/// and as low as no kind of danger is seen less often for.
+const SAFE_SHARE: f32 = 0.035;
+/// The label of a line that may be either: nothing is to be learned from it.
+const UNSURE: &str = "unsure";
 /// Wordings taken of a line that stands for several.
 const N_WORDINGS: usize = 24;
 const N_TRAININGS: u64 = 2;
@@ -43,6 +46,7 @@ pub(crate) fn cases(path: &Path, seed: u64) -> Option<Vec<Line>> {
 /// The lines written for training, in `assets/safety`.
 pub(crate) fn own(dir: &Path) -> Vec<Line> {
     let mut lines = read(&dir.join("own.tsv"), 1.0);
+    lines.extend(read(&dir.join("everyday.tsv"), 1.0));
     lines.extend(read(&dir.join("talk.tsv"), 0.35));
     lines
 }
@@ -55,6 +59,9 @@ fn read(path: &Path, weight: f32) -> Vec<Line> {
         let (Some(label), Some(kind), Some(text)) = (parts.next(), parts.next(), parts.next()) else {
             panic!("{}: not label, kind, text: {line}", path.display());
         };
+        if label == UNSURE {
+            continue;
+        }
         let wordings = wordings(text);
         let weight = weight / (wordings.len() as f32).sqrt();
         for text in wordings {
@@ -107,6 +114,11 @@ fn near(a: &Line, b: &Line) -> bool {
         j += usize::from(y <= x);
     }
     shared as f32 > NEAR * (a.len() + b.len() - shared) as f32
+}
+
+/// Lines written with those of `everyday.tsv` and kept from training and from the choice of the threshold.
+pub(crate) fn held_out(dir: &Path) -> Vec<Line> {
+    read(&dir.join("held_out.tsv"), 1.0)
 }
 
 /// A repeatable shuffle (xorshift).

@@ -44,6 +44,47 @@ fn the_weights_that_ship_belong_to_these_features() {
     );
 }
 
+/// Per cent of the held-out lines, written near to the border from both sides: bounds that may only be tightened.
+const MIN_HELD_OUT_DANGER: usize = 79;
+const MIN_HELD_OUT_PLAIN: usize = 53;
+const MAX_HELD_OUT_SAFE: usize = 13;
+const MAX_HELD_OUT_SAFE_PLAIN: usize = 3;
+
+#[test]
+fn lines_never_trained_on_are_told_apart() {
+    let lines = training::held_out(&Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/safety"));
+    let share = |danger: bool, plain: bool| {
+        let lines: Vec<_> = lines.iter().filter(|line| line.danger == danger).collect();
+        let seen = |text: &str| safety::check(text).is_some_and(|d| d.is_plain || !plain);
+        let n = lines.iter().filter(|line| seen(&line.text)).count();
+        println!("danger {danger}, answered as danger {plain}: {n} of {}", lines.len());
+        (100 * n, lines.len())
+    };
+    let (danger, plain, safe, false_plain) =
+        (share(true, false), share(true, true), share(false, false), share(false, true));
+    assert!(danger.0 >= MIN_HELD_OUT_DANGER * danger.1 && plain.0 >= MIN_HELD_OUT_PLAIN * plain.1);
+    assert!(safe.0 <= MAX_HELD_OUT_SAFE * safe.1 && false_plain.0 <= MAX_HELD_OUT_SAFE_PLAIN * false_plain.1);
+}
+
+#[test]
+fn a_friend_who_wants_to_die_is_plain_danger() {
+    assert!(safety::check("my friend wants to kill herself").is_some_and(|danger| danger.is_plain));
+}
+
+/// They may get the card, but no answer that speaks of danger.
+#[test]
+fn what_may_be_meant_either_way_is_not_answered_as_danger() {
+    for text in [
+        "my brother keeps coming into my room and taking my stuff",
+        "i'm thinking about dropping out of college. i just don't see the point anymore",
+        "my dad never says he loves me",
+        "i've been working 60 hours a week and can't go on like this",
+        "goodnight",
+    ] {
+        assert!(!safety::check(text).is_some_and(|danger| danger.is_plain), "{text}");
+    }
+}
+
 #[test]
 fn plain_words_are_never_missed_however_they_are_written() {
     for (text, kind) in [
@@ -80,6 +121,13 @@ fn everyday_words_are_left_alone() {
         "my dog died",
         "good night mom",
         "what should i cook tonight",
+        "I have the flu and I'm stuck in bed all alone",
+        "My best friend is getting married and didn't ask me to be a bridesmaid.",
+        "Work has been really stressful lately",
+        "there's a girl in my class who copies me",
+        "my dog Olaf is limping today",
+        "hmmmm",
+        "i got into the school i wanted",
     ] {
         assert_eq!(safety::verdict(text), "none", "{text}");
     }

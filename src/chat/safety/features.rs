@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use super::words::{Token, sentences, tokens};
 
 /// Number of feature slots; features that share one by accident are rare at this size.
-pub const N_SLOTS: usize = 1 << 16;
+pub const N_SLOTS: usize = 1 << 18;
 /// Words two classes may stand apart to be seen as a pair.
 const MAX_PAIR_DISTANCE: usize = 9;
 /// Longest entry of the lexicon in words after contractions are resolved.

@@ -89,8 +89,9 @@ static WEIGHTS: &[u8] = include_bytes!("../../../assets/safety/weights.bin");
 /// How much further over the line an answer must be than a message: it speaks of danger and of help by its nature.
 const REPLY_MARGIN: f32 = 3.0;
 
-/// How much further over the line a message must be for the answer to speak of danger. Of 400 messages in danger 396 are;
-/// of 60 harmless openings six got the card, and one is that far over the line.
+/// How much further over the line a message must be for the answer to speak of danger: a bit more, and "my friend wants to
+/// kill herself" is answered as if it were nothing. Of 400 development messages in danger 399 are that far over it, of 419
+/// harmless held-out lines that are near to danger in their words ten.
 const PLAIN_MARGIN: f32 = 1.5;
 
 fn classifier() -> &'static Weights {
