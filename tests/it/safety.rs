@@ -68,7 +68,9 @@ fn lines_never_trained_on_are_told_apart() {
 
 #[test]
 fn a_friend_who_wants_to_die_is_plain_danger() {
-    assert!(safety::check("my friend wants to kill herself").is_some_and(|danger| danger.is_plain));
+    for text in ["my friend wants to kill herself", "my friend wants to kill himself"] {
+        assert!(safety::check(text).is_some_and(|danger| danger.is_plain), "{text}");
+    }
 }
 
 /// They may get the card, but no answer that speaks of danger.

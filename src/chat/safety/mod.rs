@@ -94,6 +94,10 @@ const REPLY_MARGIN: f32 = 3.0;
 /// harmless held-out lines that are near to danger in their words ten.
 const PLAIN_MARGIN: f32 = 1.5;
 
+/// Behind "kill", words that leave no doubt: a message that has them and is over the line at all is plain.
+const ONESELF: [&str; 7] =
+    ["myself", "himself", "herself", "themself", "themselves", "yourself", "ourselves"];
+
 fn classifier() -> &'static Weights {
     static CLASSIFIER: OnceLock<Weights> = OnceLock::new();
     CLASSIFIER.get_or_init(|| {
@@ -104,8 +108,14 @@ fn classifier() -> &'static Weights {
 
 /// Looks at one message of a person. `None`: nothing to worry about.
 pub fn check(text: &str) -> Option<Danger> {
-    let is_plain = || classifier().check(text, PLAIN_MARGIN).is_some();
+    let is_plain = || classifier().check(text, PLAIN_MARGIN).is_some() || names_suicide(text);
     classifier().check(text, 0.0).map(|kind| Danger { kind, is_plain: is_plain() })
+}
+
+fn names_suicide(text: &str) -> bool {
+    let text = text.to_lowercase();
+    let words: Vec<&str> = text.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty()).collect();
+    words.windows(2).any(|pair| pair[0].starts_with("kill") && ONESELF.contains(&pair[1]))
 }
 
 /// Looks at the parent's answer.
