@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Write what the engine takes whole or as an example into ../../assets: exemplars.tsv, follow_ups.tsv, danger_replies.tsv,
-situations.tsv, riddles.tsv, listening.tsv.
+situations.tsv, riddles.tsv, listening.tsv, echo.tsv.
 
 Openings of dialogues without remembered facts, each with its reply; wordings of one opening are joined by ` | `. Then the replies to
 short messages inside a conversation, those to messages in which the crisis check sees danger, by its kinds, those to kinds of
@@ -47,6 +47,13 @@ def riddles():
         yield riddle, keys, answer
 
 
+def echo():
+    """(heading, part, text) of the sentences that go behind what is given back."""
+    for block in (DATA / "echo.txt").read_text(encoding="utf-8").strip().split("\n\n"):
+        heading, *lines = block.split("\n")
+        yield from ((heading[2:], *line.split(": ", 1)) for line in lines)
+
+
 def write(name, rows):
     rows = list(rows)
     assert not any("\t" in cell for row in rows for cell in row)
@@ -60,6 +67,7 @@ def main():
     write("danger_replies.tsv", ((kind, reply) for kind, _, replies in groups(DATA / "danger-replies.txt") for reply in replies))
     write("situations.tsv", situations())
     write("riddles.tsv", riddles())
+    write("echo.tsv", echo())
     write("listening.tsv", ((kind, reply) for kind, _, replies in groups(DATA / "listening.txt") for reply in replies))
 
 

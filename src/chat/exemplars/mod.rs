@@ -10,6 +10,8 @@
 //!
 //! `models/train/collection.py` writes the files from the dialogues.
 
+mod echo;
+mod feeling;
 mod games;
 mod languages;
 mod likeness;
@@ -38,11 +40,13 @@ const FOLLOW_UPS: &str = include_str!("../../../assets/follow_ups.tsv");
 const DANGER: &str = include_str!("../../../assets/danger_replies.tsv");
 /// From this fit on an opening says the same, and its reply goes before one to the kind of message.
 const SAME_FROM: f32 = 0.75;
-/// From this fit on a written reply answers an opening: read on 120 openings, four in five then do,
-const WHOLE_FROM: f32 = 0.45;
+/// From this fit on a written reply answers an opening: read on 120 openings, nine in ten then do,
+const WHOLE_FROM: f32 = 0.6;
+/// A message is glad or not if the classifier is as sure of the other as this at most.
+const IN_TUNE: f32 = 0.25;
 /// and the opening it was written for has at least this share of what was asked: "I want to run away" is no neighbour of
 /// "I want to run a marathon".
-const MIN_COVERED: f32 = 0.6;
+const MIN_COVERED: f32 = 0.7;
 /// A text of which a smaller share of words is known is another language, or keys struck at random.
 const MIN_KNOWN: f32 = 0.34;
 /// Inside a chat much was said that the writer did not know: nearly the same words are asked for,
@@ -179,11 +183,14 @@ fn answer(asked: &Asked<'_>) -> Option<String> {
     {
         return Some(small);
     }
+    let felt = feeling::of(message);
+    let (is_glad, is_sorry) = (felt.glad > 1.0 - IN_TUNE, felt.glad < IN_TUNE && felt.name != "neutral");
     let particular = written_before(asked, SAME_FROM).map(str::to_owned);
-    let kind = || situations::reply(message, said);
+    let kind = || situations::fitting(message, said, is_glad, is_sorry);
     let likely = || written_before(asked, WHOLE_FROM).map(str::to_owned);
+    let own = || echo::reply(&echo::Heard { message, said });
     let is_safe = particular.is_some() || situations::is_light(message);
-    let found = particular.or_else(kind).or_else(likely);
+    let found = particular.or_else(kind).or_else(likely).or_else(own);
     match asked.danger {
         Some(_) if is_safe => found,
         // Perhaps there is none; one who is in it must not be passed over.
@@ -288,6 +295,11 @@ fn follow_up(asked: &Asked<'_>) -> Option<&'static str> {
 fn openings() -> &'static Index {
     static INDEX: OnceLock<Index> = OnceLock::new();
     INDEX.get_or_init(|| Index::new(WRITTEN))
+}
+
+/// Whether a word is mostly written with a small letter, so that a large one at the beginning is only the sentence's.
+fn is_known_small(word: &str) -> bool {
+    spellings().is_small(word)
 }
 
 /// What was written, for telling a slip from a word.

@@ -15,18 +15,32 @@ const COMMON_FROM: u32 = 12;
 const MAX_LOOKED_UP: usize = 60;
 
 /// How often each word occurs in what was written.
-pub(super) struct Known(HashMap<String, u32>);
+pub(super) struct Known {
+    all: HashMap<String, u32>,
+    /// How often with a small first letter.
+    small: HashMap<String, u32>,
+}
 
 impl Known {
     /// Counts the words of some texts.
     pub(super) fn new(texts: &[&str]) -> Self {
-        let mut counts = HashMap::new();
+        let (mut all, mut small) = (HashMap::new(), HashMap::new());
         for text in texts {
             for word in text.split(|c: char| !c.is_alphanumeric() && c != '\'').filter(|w| !w.is_empty()) {
-                *counts.entry(word.to_lowercase().replace('\'', "")).or_default() += 1;
+                let plain = word.to_lowercase().replace('\'', "");
+                if word.starts_with(char::is_lowercase) {
+                    *small.entry(plain.clone()).or_default() += 1;
+                }
+                *all.entry(plain).or_default() += 1;
             }
         }
-        Self(counts)
+        Self { all, small }
+    }
+
+    /// Whether a word is mostly written small: no name.
+    pub(super) fn is_small(&self, word: &str) -> bool {
+        let of = |counts: &HashMap<String, u32>| counts.get(word).copied().unwrap_or(0);
+        3 * of(&self.small) > of(&self.all)
     }
 
     /// The message with its slips mended; punctuation and known words stay as they are.
@@ -41,14 +55,14 @@ impl Known {
             if let Some(meant) = spelt().get(plain.as_str()) {
                 return chunk.replacen(inner, meant, 1);
             }
-            let is_known = |word: &String| self.0.contains_key(word) || spelt().contains_key(word.as_str());
+            let is_known = |word: &String| self.all.contains_key(word) || spelt().contains_key(word.as_str());
             if let Some(short) = [1, 2].map(|most| shortened(&plain, most)).into_iter().find(is_known)
                 && is_drawn_out(&plain)
             {
                 return chunk.replacen(inner, spelt().get(short.as_str()).unwrap_or(&short.as_str()), 1);
             }
             let is_word = plain.len() >= MIN_CHARS && plain.chars().all(|c| c.is_ascii_lowercase());
-            if !is_word || self.0.contains_key(&plain) || n_looked_up == MAX_LOOKED_UP {
+            if !is_word || self.all.contains_key(&plain) || n_looked_up == MAX_LOOKED_UP {
                 return chunk.to_owned();
             }
             n_looked_up += 1;
@@ -60,7 +74,7 @@ impl Known {
     /// The commonest common word one slip away. Letters that changed places go before letters that are too many or too
     /// few, and those before wrong ones; the first letter is right.
     fn nearest(&self, word: &str) -> Option<&str> {
-        let near = self.0.iter().filter(|(_, n)| **n >= COMMON_FROM).filter_map(|(known, n)| {
+        let near = self.all.iter().filter(|(_, n)| **n >= COMMON_FROM).filter_map(|(known, n)| {
             let slip = slip(word.as_bytes(), known.as_bytes())?;
             Some((slip, std::cmp::Reverse(*n), known.as_str()))
         });

@@ -1,0 +1,228 @@
+//! An answer in the person's own words: what they said, said back to them in the second person, a kind sentence that goes
+//! with its feeling, and a question that doesn't ask for what was told.
+//!
+//! Ten thousand written answers fit what they were written for. For everything else this is on the matter by
+//! construction; where the grammar of a message isn't sure, the sentence is left out and the feeling answered alone.
+
+mod asking;
+mod grammar;
+mod person;
+mod sentences;
+
+use std::collections::HashSet;
+
+use self::person::capital;
+use self::sentences::Sentence;
+use super::feeling::{self, Felt, GLAD};
+use super::likeness::words;
+
+/// `heading TAB part TAB text`: `C` comforts, `A` advises, `Q` asks; a heading is a feeling, perhaps with a topic, or a
+/// kind of question. `models/train/data/echo.txt` is the source.
+const ECHO: &str = include_str!("../../../../assets/echo.tsv");
+/// Two sentences are given back together up to so many words.
+const MAX_TOGETHER: usize = 24;
+/// From this share on a message of a single half counts as glad or not.
+const PLAINLY: f32 = 0.6;
+/// Surer than this, a feeling may be answered without anything given back.
+const SURE_ALONE: f32 = 0.3;
+/// Who may be named in a question.
+const PEOPLE: &str = "mum mom dad mother father parents sister brother friend husband wife boyfriend girlfriend partner fiance \
+    son daughter boss teacher colleague neighbour neighbor flatmate roommate coworker landlord grandma grandpa grandmother \
+    grandfather nan gran uncle aunt cousin coach manager stepmum stepmom stepdad flatmates roommates neighbours colleagues friends";
+/// What may stand between "my" and one of them.
+const BETWEEN: [&str; 12] =
+    ["best", "little", "big", "older", "younger", "old", "new", "baby", "twin", "oldest", "own", "closest"];
+/// Who says them needs no question for somebody near.
+const ALONE: [&str; 8] = ["alone", "nobody", "noone", "anyone", "lonely", "alone", "myself", "anybody"];
+const TOLD: [&str; 6] = ["told", "tell", "telling", "called", "everyone", "everybody"];
+
+/// What is to be answered, and what the parent said before.
+pub(super) struct Heard<'a> {
+    pub(super) message: &'a str,
+    pub(super) said: &'a [&'a str],
+}
+
+/// An answer in the person's own words, if there is one.
+pub(super) fn reply(heard: &Heard<'_>) -> Option<String> {
+    let sentences = sentences::sentences(heard.message);
+    let felt = feeling::of(heard.message);
+    if let Some(asked) = asking::asked(&sentences) {
+        return to_question(heard, &asked, &sentences, &felt);
+    }
+    if sentences.iter().any(|s| s.asks) {
+        return None;
+    }
+    let given = given(&sentences);
+    let feeling = if is_mixed(&sentences) { "mixed" } else { felt.name };
+    let is_inside = !heard.said.is_empty();
+    // Inside a chat one who hears every sentence twice talks to a parrot.
+    let given = given.filter(|_| !is_inside || heard.said.len() % 3 == 2);
+    if given.is_none() && (felt.sure < SURE_ALONE || feeling == "neutral") {
+        return None;
+    }
+    let heading = heading(feeling, heard.message);
+    let mut parts: Vec<String> = given.into_iter().map(|g| ended(&g, &felt, &sentences)).collect();
+    parts.extend(pick(heard, &heading, "C"));
+    parts.extend(pick(heard, &heading, "A"));
+    parts.extend(pick(heard, &heading, "Q").or_else(|| pick(heard, feeling, "Q")));
+    (parts.len() > 1).then(|| parts.join(" "))
+}
+
+/// An answer to a question: the matter, what else was told, and what can be said.
+fn to_question(heard: &Heard<'_>, asked: &asking::Asked, sentences: &[Sentence], felt: &Felt) -> Option<String> {
+    let others: Vec<Sentence> =
+        sentences.iter().enumerate().filter(|(i, s)| *i != asked.at && !s.asks).map(|(_, s)| s.clone()).collect();
+    let told = given(&others);
+    let mut parts: Vec<String> = Vec::new();
+    let told = told.map(|t| ended(&t, felt, &[]));
+    let topic = topic(heard.message);
+    let special = topic.map(|t| format!("{} {t}", felt.name)).filter(|h| has_heading(h));
+    match (&asked.matter, told) {
+        (Some(matter), Some(told)) if asked.at == 0 => parts.extend([asking::opening(matter), told]),
+        (Some(matter), Some(told)) => parts.extend([told, asking::opening(matter)]),
+        (Some(matter), None) => parts.push(asking::opening(matter)),
+        (None, Some(told)) => parts.push(told),
+        (None, None) if asked.kind == "whatdo" => return None,
+        (None, None) => {}
+    }
+    let kind = special.filter(|_| matches!(asked.kind, "whatdo")).unwrap_or_else(|| asked.kind.to_owned());
+    parts.extend(pick(heard, &kind, "C"));
+    parts.extend(pick(heard, &kind, "Q"));
+    (!parts.is_empty()).then(|| parts.join(" "))
+}
+
+/// With its mark behind it.
+fn ended(given: &str, felt: &Felt, sentences: &[Sentence]) -> String {
+    let is_loud = GLAD.contains(&felt.name) && (sentences.iter().any(|s| s.shouts) || felt.name == "pride");
+    format!("{}{}", capital(given), if is_loud { '!' } else { '.' })
+}
+
+/// What is said back of the statements: all of a short message, else the sentence that says most.
+fn given(sentences: &[Sentence]) -> Option<String> {
+    let whole: Vec<(usize, String)> = sentences
+        .iter()
+        .filter(|s| !is_empty(s))
+        .filter_map(|s| Some((weight(s), person::second(s)?)))
+        .collect();
+    let n_words: usize = whole.iter().map(|(_, said)| said.split(' ').count()).sum();
+    match &whole[..] {
+        [] => None,
+        [(_, one)] => Some(one.clone()),
+        [(_, one), (_, two)] if n_words <= MAX_TOGETHER => Some(together(one, two)),
+        _ => whole.iter().rev().max_by_key(|(weight, _)| *weight).map(|(_, said)| said.clone()),
+    }
+}
+
+fn together(one: &str, two: &str) -> String {
+    let starts = ["and", "but", "so", "because", "then", "now"];
+    let first = two.split(' ').next().unwrap_or("");
+    if starts.contains(&first) { format!("{one}, {two}") } else { format!("{one}. {}", capital(two)) }
+}
+
+/// "I don't know what to do", "that's all": nothing to give back.
+fn is_empty(sentence: &Sentence) -> bool {
+    let low: Vec<&str> = sentence.words.iter().map(|w| w.low.as_str()).collect();
+    let begins = |with: &[&str]| low.starts_with(with);
+    low.len() < 2
+        || begins(&["i", "dont", "know", "what", "to", "do"])
+        || begins(&["i", "dont", "know", "why"])
+        || begins(&["i", "just", "wanted", "to"])
+        || begins(&["i", "need", "help"])
+        || begins(&["i", "need", "advice"])
+        || begins(&["thats", "all"])
+        || begins(&["help", "me"])
+        || begins(&["tell", "me"])
+        || begins(&["any", "advice"])
+        || weight(sentence) == 0
+}
+
+/// How much a sentence says: its weighty words.
+fn weight(sentence: &Sentence) -> usize {
+    let stems: HashSet<&str> =
+        sentence.words.iter().map(|w| w.low.as_str()).filter(|w| !super::likeness::is_stop(w)).collect();
+    stems.len()
+}
+
+/// Something glad first and something else at the end.
+fn is_mixed(sentences: &[Sentence]) -> bool {
+    let text: Vec<&str> = sentences.iter().flat_map(|s| &s.words).map(|w| w.text.as_str()).collect();
+    let Some(turn) = text.iter().position(|w| ["but", "though", "although"].contains(&w.to_lowercase().as_str())) else {
+        return false;
+    };
+    if turn < 3 || text.len() - turn < 4 {
+        return false;
+    }
+    let (first, last) = (feeling::of(&text[..turn].join(" ")), feeling::of(&text[turn..].join(" ")));
+    first.glad > PLAINLY && last.glad < 1.0 - PLAINLY && last.name != "neutral"
+}
+
+fn lines() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
+    ECHO.lines().filter_map(|line| {
+        let mut cells = line.split('\t');
+        Some((cells.next()?, cells.next()?, cells.next()?))
+    })
+}
+
+fn has_heading(heading: &str) -> bool {
+    lines().any(|(h, ..)| h == heading)
+}
+
+/// What a message is about, of the topics that have sentences of their own.
+fn topic(message: &str) -> Option<&'static str> {
+    topics(message).into_iter().next()
+}
+
+fn topics(message: &str) -> Vec<&'static str> {
+    let words = words(message);
+    let mut found: Vec<(usize, &'static str)> = lines()
+        .filter(|(heading, ..)| *heading == "topics")
+        .filter_map(|(_, part, list)| {
+            let n = words.iter().filter(|w| list.split(' ').any(|one| one == w.as_str())).count();
+            (n > 0).then_some((n, part.strip_prefix("W ")?))
+        })
+        .collect();
+    found.sort_by_key(|(n, _)| std::cmp::Reverse(*n));
+    found.into_iter().map(|(_, topic)| topic).collect()
+}
+
+/// The feeling with the topic, where something was written for both.
+fn heading(feeling: &str, message: &str) -> String {
+    let of = |topic: &&str| has_heading(&format!("{feeling} {topic}"));
+    topics(message).iter().find(|t| of(t)).map_or_else(|| feeling.to_owned(), |topic| format!("{feeling} {topic}"))
+}
+
+/// A sentence of a kind that was not said and does not ask for what was told.
+fn pick(heard: &Heard<'_>, heading: &str, part: &str) -> Option<String> {
+    let person = person_of(heard.message);
+    let words = words(heard.message);
+    let has = |list: &[&str]| words.iter().any(|w| list.contains(&w.as_str()));
+    let is_free = |mark: &str| match mark {
+        "person" => person.is_some(),
+        "who" => !has(&ALONE),
+        "tell" => !has(&TOLD),
+        _ => true,
+    };
+    let mut all: Vec<String> = lines()
+        .filter(|(h, p, _)| *h == heading && p.split(' ').next() == Some(part))
+        .filter(|(_, p, _)| p.split(' ').nth(1).is_none_or(is_free))
+        .map(|(.., text)| text.replace("{person}", person.as_deref().unwrap_or("them")))
+        .collect();
+    let n = heard.message.bytes().map(usize::from).sum::<usize>() % all.len().max(1);
+    all.rotate_left(n);
+    all.into_iter().find(|text| !heard.said.iter().any(|said| said.contains(text.as_str())))
+}
+
+/// "My best friend" as "your best friend".
+fn person_of(message: &str) -> Option<String> {
+    let words = words(message);
+    words.iter().enumerate().filter(|(_, w)| *w == "my").find_map(|(i, _)| {
+        let mut at = i + 1;
+        while words.get(at).is_some_and(|w| BETWEEN.contains(&w.as_str())) {
+            at += 1;
+        }
+        let is_owner = words.get(at + 1).is_some_and(|w| ["and", "s", "or"].contains(&w.as_str()));
+        let last = words.get(at).filter(|w| grammar::has(PEOPLE, w) && !is_owner)?;
+        let between = &words[i + 1..at];
+        Some(format!("your {}{}{last}", between.join(" "), if between.is_empty() { "" } else { " " }))
+    })
+}
