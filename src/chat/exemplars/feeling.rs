@@ -12,8 +12,8 @@ const FEELINGS: &str = include_str!("../../../assets/feelings.tsv");
 const SCALE: f32 = 20.0;
 /// What turns the words after it, as far as they stand within reach.
 const TURNING: [&str; 18] = [
-    "not", "never", "no", "dont", "cant", "wont", "didnt", "doesnt", "isnt", "wasnt", "havent", "hasnt", "couldnt",
-    "without", "hardly", "nobody", "arent", "wouldnt",
+    "not", "never", "no", "dont", "cant", "wont", "didnt", "doesnt", "isnt", "wasnt", "havent", "hasnt",
+    "couldnt", "without", "hardly", "nobody", "arent", "wouldnt",
 ];
 const REACH: usize = 3;
 /// After one of these words comes what somebody wants to say.
@@ -22,8 +22,26 @@ const TURNS: [&str; 8] = ["but", "though", "however", "except", "only", "yet", "
 const END_COUNTS: f32 = 0.7;
 /// Words an end has at least.
 const MIN_END: usize = 3;
-/// Feelings that are good to have.
+/// Feelings that are good to have,
 pub(super) const GLAD: [&str; 5] = ["joy", "pride", "excited", "thanks", "love"];
+/// and those that are neither good nor bad.
+const EVEN: [&str; 3] = ["neutral", "bored", "torn"];
+/// Feelings that are near to one another: if one of them is meant, the words for another do no harm.
+const NEAR: [&[&str]; 8] = [
+    &GLAD,
+    &["sad", "loss", "lonely", "missing"],
+    &["hurt", "angry", "jealous"],
+    &["worried"],
+    &["guilty"],
+    &["tired", "ill"],
+    &["torn"],
+    &["neutral", "bored"],
+];
+/// From this share on a message is glad, or hard to bear.
+const PLAINLY_GLAD: f32 = 0.6;
+const PLAINLY_HARD: f32 = 0.5;
+/// A feeling and those near it have at least this share, or it is not named.
+const SURE_FROM: f32 = 0.4;
 
 struct Weights {
     names: Vec<&'static str>,
@@ -35,6 +53,7 @@ struct Weights {
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) struct Felt {
     pub(super) name: &'static str,
+    /// The share of that feeling.
     pub(super) sure: f32,
     /// How likely it is that the message speaks of something good.
     pub(super) glad: f32,
@@ -121,9 +140,31 @@ pub(super) fn of(message: &str) -> Felt {
     let top = total.iter().copied().fold(f32::MIN, f32::max);
     let shares: Vec<f32> = total.iter().map(|s| (s - top).exp()).collect();
     let sum: f32 = shares.iter().sum();
-    let best = (0..shares.len()).max_by(|&a, &b| shares[a].total_cmp(&shares[b])).unwrap_or(0);
-    let glad = all.names.iter().zip(&shares).filter(|(name, _)| GLAD.contains(name)).map(|(_, s)| s / sum).sum();
-    Felt { name: all.names.get(best).copied().unwrap_or("neutral"), sure: shares[best] / sum, glad }
+    let share_of = |list: &[&str]| -> f32 {
+        all.names.iter().zip(&shares).filter(|(name, _)| list.contains(name)).map(|(_, s)| s / sum).sum()
+    };
+    let (glad, even) = (share_of(&GLAD), share_of(&EVEN));
+    let hard = 1.0 - glad - even;
+    // Of the feelings that the whole speaks for the likeliest.
+    let fits = |name: &str| match () {
+        () if glad >= PLAINLY_GLAD => GLAD.contains(&name),
+        () if hard >= PLAINLY_HARD => !GLAD.contains(&name) && !EVEN.contains(&name),
+        () => true,
+    };
+    let best = (0..shares.len())
+        .filter(|&i| fits(all.names[i]))
+        .max_by(|&a, &b| shares[a].total_cmp(&shares[b]))
+        .unwrap_or(0);
+    let (likely, sure) = (all.names.get(best).copied().unwrap_or("neutral"), shares[best] / sum);
+    let near = NEAR.iter().find(|group| group.contains(&likely)).map_or(0.0, |group| share_of(group));
+    let name = match () {
+        () if glad < PLAINLY_GLAD && GLAD.contains(&likely) => "open",
+        () if near >= SURE_FROM => likely,
+        () if glad >= PLAINLY_GLAD => "good",
+        () if hard >= PLAINLY_HARD => "heavy",
+        () => "open",
+    };
+    Felt { name, sure, glad }
 }
 
 /// What is said after the turn of a message, if there is one.
@@ -131,7 +172,34 @@ fn end(message: &str) -> Option<String> {
     let words: Vec<&str> = message.split_whitespace().collect();
     let plain = |w: &str| w.to_lowercase().trim_matches(|c: char| !c.is_alphanumeric()).to_owned();
     let turn = words.iter().rposition(|w| TURNS.contains(&plain(w).as_str()));
-    let sentence = words.iter().rev().skip(1).position(|w| w.ends_with(['.', '!', '?'])).map(|n| words.len() - 1 - n);
+    let sentence =
+        words.iter().rev().skip(1).position(|w| w.ends_with(['.', '!', '?'])).map(|n| words.len() - 1 - n);
     let from = turn.max(sentence)?;
     (words.len() - from >= MIN_END).then(|| words[from..].join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_messages_are_told_apart() {
+        for (message, glad) in [
+            ("i passed my driving test!!", true),
+            ("we got a puppy", true),
+            ("my grandad died", false),
+            ("my best friend didn't invite me", false),
+            ("I'm scared of the dark", false),
+        ] {
+            let felt = of(message);
+            assert_eq!(GLAD.contains(&felt.name), glad, "{message}: {felt:?}");
+        }
+    }
+
+    #[test]
+    fn any_text_has_a_feeling() {
+        for message in ["", "...", "zxqv", "😀", "but", &"word ".repeat(3000)] {
+            assert!(!of(message).name.is_empty());
+        }
+    }
 }

@@ -7,12 +7,24 @@ use super::sentences::{Sentence, Word};
 /// A longer matter is not given back.
 const MAX_WORDS: usize = 15;
 /// How a question for a way of saying something begins.
-const TALK: [&str; 12] =
-    ["tell", "ask", "say", "talk", "apologise", "apologize", "explain", "invite", "admit", "write", "speak", "confess"];
+const TALK: [&str; 12] = [
+    "tell",
+    "ask",
+    "say",
+    "talk",
+    "apologise",
+    "apologize",
+    "explain",
+    "invite",
+    "admit",
+    "write",
+    "speak",
+    "confess",
+];
 /// And one for a way of bearing something.
 const COPE: [&str; 22] = [
-    "get", "stop", "deal", "cope", "forget", "move", "let", "calm", "feel", "handle", "be", "survive", "stay", "not",
-    "forgive", "trust", "accept", "live", "believe", "love", "face", "fall",
+    "get", "stop", "deal", "cope", "forget", "move", "let", "calm", "feel", "handle", "be", "survive",
+    "stay", "not", "forgive", "trust", "accept", "live", "believe", "love", "face", "fall",
 ];
 /// What goes with `get` where that is no bearing.
 const GETTING_THINGS: [&str; 8] = ["out", "rid", "a", "an", "the", "better", "my", "good"];
@@ -23,7 +35,7 @@ const OPEN_ENDS: [&str; 10] = ["and", "or", "but", "the", "a", "to", "of", "with
 pub(super) struct Asked {
     pub(super) kind: &'static str,
     pub(super) matter: Option<String>,
-    /// The words of the matter, to tell what it is about.
+    /// Which sentence of the message it is.
     pub(super) at: usize,
 }
 
@@ -51,7 +63,9 @@ fn form(low: &[&str], words: &[Word], sentence: &Sentence) -> Option<(&'static s
             Some(("whatdo", with("What to do about", 5, "?")))
         }
         ["what", "should" | "can" | "could" | "do" | "shall", "i" | "we", "do", ..] => Some(("whatdo", None)),
-        ["what", "should" | "can" | "could" | "shall", "i" | "we", ..] => Some(("whatto", with("What to", 3, "?"))),
+        ["what", "should" | "can" | "could" | "shall", "i" | "we", ..] => {
+            Some(("whatto", with("What to", 3, "?")))
+        }
         ["why", "do", "i" | "we" | "you", "have", "to", ..] => {
             Some(("haveto", with("Having to", 5, " is no fun, I can see that.")))
         }
@@ -66,16 +80,15 @@ fn form(low: &[&str], words: &[Word], sentence: &Sentence) -> Option<(&'static s
         }
         ["how", "to", verb, ..] => Some((way(verb, low.get(3).copied(), low), with("How to", 2, "?"))),
         ["is", "it", how, "that" | "to" | "if" | "when", ..] if sentence.asks || low.len() > 4 => {
-            let how = words[2].text.to_lowercase();
-            let link = low[3];
-            let _ = how.len();
-            Some(("normal", with(&format!("Is it {how} {link}"), 4, "?")))
+            Some(("normal", with(&format!("Is it {how} {}", low[3]), 4, "?")))
         }
         ["is", "that" | "this" | "it", "normal" | "ok" | "okay" | "bad" | "weird" | "wrong" | "strange"] => {
             Some(("normal", None))
         }
         ["is", "that" | "this" | "it", "a", "bad", ..] => Some(("normal", None)),
-        ["am", "i", "the", "only", "one", ..] | ["am", "i", "being", ..] | ["am", "i", "wrong", ..] => Some(("normal", None)),
+        ["am", "i", "the", "only", "one", ..] | ["am", "i", "being", ..] | ["am", "i", "wrong", ..] => {
+            Some(("normal", None))
+        }
         ["what", "if", ..] => Some(("whatif", with("What if", 2, "?"))),
         _ => None,
     }

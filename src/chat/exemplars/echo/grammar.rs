@@ -38,8 +38,20 @@ const PAST: &str = "got went came said told made took gave left lost found felt 
 /// Present forms that do.
 const PRESENT: &str = "want need miss love hate wish have feel think hope keep";
 const NO_GERUND: [&str; 14] = [
-    "everything", "nothing", "something", "anything", "morning", "evening", "wedding", "king", "thing", "ring", "spring",
-    "string", "building", "during",
+    "everything",
+    "nothing",
+    "something",
+    "anything",
+    "morning",
+    "evening",
+    "wedding",
+    "king",
+    "thing",
+    "ring",
+    "spring",
+    "string",
+    "building",
+    "during",
 ];
 const NO_PAST: [&str; 8] = ["bed", "red", "need", "weed", "speed", "shed", "seed", "indeed"];
 /// Words that no verb is.
@@ -99,14 +111,19 @@ pub(super) fn subject_for(words: &[Word]) -> Option<&'static str> {
 /// "Moving house with two toddlers is a nightmare".
 fn is_gerund_subject(words: &[Word]) -> bool {
     let be = ["is", "was", "isnt", "has", "makes", "feels"];
-    words.windows(2).any(|two| be.contains(&two[1].low.as_str()) && !has(SUBJECTS, &two[0].low) && !is_gerund(&two[0].low))
+    let end = words.iter().position(|w| w.has_comma).map_or(words.len(), |at| at + 1);
+    words[..end].windows(2).any(|two| {
+        be.contains(&two[1].low.as_str()) && !has(SUBJECTS, &two[0].low) && !is_gerund(&two[0].low)
+    })
 }
 
 /// Whether they have a subject at the beginning, or after a few leading words, and a verb.
 fn is_whole(words: &[Word]) -> bool {
     let low = |i: usize| words.get(i).map_or("", |w: &Word| w.low.as_str());
     let first = low(0);
-    let is_contracted = |low: &str| ["im", "ive", "hes", "shes", "theyre", "its", "thats", "theres", "weve", "id"].contains(&low);
+    let is_contracted = |low: &str| {
+        ["im", "ive", "hes", "shes", "theyre", "its", "thats", "theres", "weve", "id"].contains(&low)
+    };
     if is_contracted(first) {
         return words.len() > 1;
     }
@@ -114,16 +131,21 @@ fn is_whole(words: &[Word]) -> bool {
     match first {
         "i" | "we" | "they" | "you" => {
             let next = after_adverbs(1);
-            !next.is_empty() && !has(NO_VERBS, next) && !is_state(next) || low(1) == "and" && has_verb(&words[1..])
+            !next.is_empty() && !has(NO_VERBS, next) && (!is_state(next) || is_verb(next))
+                || low(1) == "and" && has_verb(&words[1..])
         }
         "he" | "she" | "it" => is_verb(after_adverbs(1)) || after_adverbs(1).ends_with('s'),
         // "my mum and dad are", "the house is"; a verb right after it is none: "my work".
         _ if has(SUBJECTS, first) => has_verb(words.get(2..).unwrap_or_default()) || is_be(low(1)),
-        _ if has(LEADING, first) => (1..words.len().min(9)).any(|i| {
-            (has(SUBJECTS, low(i)) || is_contracted(low(i))) && is_clause_from(words, i)
-        }),
+        _ if super::person::is_kin(first) => has_verb(&words[1..]),
+        _ if has(LEADING, first) => (1..words.len().min(9))
+            .any(|i| (has(SUBJECTS, low(i)) || is_contracted(low(i))) && is_clause_from(words, i)),
         // A name, a bare plural: only with a plain verb right after it.
-        _ => !is_verb(first) && !is_gerund(first) && (is_aux(low(1)) || is_aux(low(2)) && !has(NO_VERBS, low(1))),
+        _ => {
+            !is_verb(first)
+                && !is_gerund(first)
+                && (is_aux(low(1)) || is_aux(low(2)) && !has(NO_VERBS, low(1)))
+        }
     }
 }
 
@@ -131,7 +153,8 @@ fn is_whole(words: &[Word]) -> bool {
 fn is_clause_from(words: &[Word], i: usize) -> bool {
     let rest = &words[i..];
     let first = words[0].low.as_str();
-    let needs_two = ["when", "whenever", "after", "if", "because", "while", "since", "once", "even", "as"].contains(&first);
+    let needs_two = ["when", "whenever", "after", "if", "because", "while", "since", "once", "even", "as"]
+        .contains(&first);
     let n_verbs = rest.iter().filter(|w| is_verb(&w.low)).count();
     is_whole_from_subject(rest) && (!needs_two || n_verbs >= 2 || first == "since" && n_verbs >= 1)
 }
@@ -145,11 +168,71 @@ fn is_contraction_word(low: &str) -> bool {
 }
 
 fn is_be(low: &str) -> bool {
-    ["is", "was", "are", "were", "isnt", "wasnt", "has", "have", "had", "will", "wont", "can", "cant", "does", "doesnt", "did", "didnt", "makes", "keeps", "got", "forgot", "said", "died", "hurts", "told", "thinks", "wants", "hates", "talks", "came", "likes", "loves", "texts", "left", "broke", "remembers", "called", "liked", "calls", "saved", "listens", "gets", "seems", "rings", "understands", "happens", "ever", "else", "never", "else", "hurt", "feels", "in"].contains(&low)
+    [
+        "is",
+        "was",
+        "are",
+        "were",
+        "isnt",
+        "wasnt",
+        "has",
+        "have",
+        "had",
+        "will",
+        "wont",
+        "can",
+        "cant",
+        "does",
+        "doesnt",
+        "did",
+        "didnt",
+        "makes",
+        "keeps",
+        "got",
+        "forgot",
+        "said",
+        "died",
+        "hurts",
+        "told",
+        "thinks",
+        "wants",
+        "hates",
+        "talks",
+        "came",
+        "likes",
+        "loves",
+        "texts",
+        "left",
+        "broke",
+        "remembers",
+        "called",
+        "liked",
+        "calls",
+        "saved",
+        "listens",
+        "gets",
+        "seems",
+        "rings",
+        "understands",
+        "happens",
+        "ever",
+        "else",
+        "never",
+        "else",
+        "hurt",
+        "feels",
+        "in",
+    ]
+    .contains(&low)
 }
 
 fn is_aux(low: &str) -> bool {
-    ["is", "was", "are", "were", "isnt", "wasnt", "arent", "has", "have", "had", "hasnt", "will", "wont", "cant", "can", "keeps", "makes", "feels", "starts", "start", "hurts", "doesnt", "didnt", "got", "came", "said", "told", "went"].contains(&low)
+    [
+        "is", "was", "are", "were", "isnt", "wasnt", "arent", "has", "have", "had", "hasnt", "will", "wont",
+        "cant", "can", "keeps", "makes", "feels", "starts", "start", "hurts", "doesnt", "didnt", "got",
+        "came", "said", "told", "went",
+    ]
+    .contains(&low)
 }
 
 fn has_verb(words: &[Word]) -> bool {

@@ -23,12 +23,17 @@ const ECHO: &str = include_str!("../../../../assets/echo.tsv");
 const MAX_TOGETHER: usize = 24;
 /// From this share on a message of a single half counts as glad or not.
 const PLAINLY: f32 = 0.6;
-/// Surer than this, a feeling may be answered without anything given back.
-const SURE_ALONE: f32 = 0.3;
+/// Surer than this, a feeling may be answered without anything given back,
+const SURE_ALONE: f32 = 0.4;
+/// and with what was written for the feeling in one matter.
+const SURE_OF_MATTER: f32 = 0.4;
+/// Topics that are people: the message must be about one of them.
+const ROLES: [&str; 7] = ["friend", "child", "partner", "parent", "sibling", "elder", "baby"];
 /// Who may be named in a question.
 const PEOPLE: &str = "mum mom dad mother father parents sister brother friend husband wife boyfriend girlfriend partner fiance \
     son daughter boss teacher colleague neighbour neighbor flatmate roommate coworker landlord grandma grandpa grandmother \
-    grandfather nan gran uncle aunt cousin coach manager stepmum stepmom stepdad flatmates roommates neighbours colleagues friends";
+    grandfather nan gran uncle aunt cousin coach manager stepmum stepmom stepdad flatmates roommates neighbours colleagues friends \
+    neighbors grandchildren grandson granddaughter grandkids kids children baby toddler teenager mate mommy mummy daddy";
 /// What may stand between "my" and one of them.
 const BETWEEN: [&str; 12] =
     ["best", "little", "big", "older", "younger", "old", "new", "baby", "twin", "oldest", "own", "closest"];
@@ -57,10 +62,11 @@ pub(super) fn reply(heard: &Heard<'_>) -> Option<String> {
     let is_inside = !heard.said.is_empty();
     // Inside a chat one who hears every sentence twice talks to a parrot.
     let given = given.filter(|_| !is_inside || heard.said.len() % 3 == 2);
-    if given.is_none() && (felt.sure < SURE_ALONE || feeling == "neutral") {
+    if given.is_none() && (felt.sure < SURE_ALONE || matches!(feeling, "neutral" | "open")) {
         return None;
     }
-    let heading = heading(feeling, heard.message);
+    let heading =
+        if felt.sure >= SURE_OF_MATTER { heading(feeling, heard.message) } else { feeling.to_owned() };
     let mut parts: Vec<String> = given.into_iter().map(|g| ended(&g, &felt, &sentences)).collect();
     parts.extend(pick(heard, &heading, "C"));
     parts.extend(pick(heard, &heading, "A"));
@@ -69,9 +75,18 @@ pub(super) fn reply(heard: &Heard<'_>) -> Option<String> {
 }
 
 /// An answer to a question: the matter, what else was told, and what can be said.
-fn to_question(heard: &Heard<'_>, asked: &asking::Asked, sentences: &[Sentence], felt: &Felt) -> Option<String> {
-    let others: Vec<Sentence> =
-        sentences.iter().enumerate().filter(|(i, s)| *i != asked.at && !s.asks).map(|(_, s)| s.clone()).collect();
+fn to_question(
+    heard: &Heard<'_>,
+    asked: &asking::Asked,
+    sentences: &[Sentence],
+    felt: &Felt,
+) -> Option<String> {
+    let others: Vec<Sentence> = sentences
+        .iter()
+        .enumerate()
+        .filter(|(i, s)| *i != asked.at && !s.asks)
+        .map(|(_, s)| s.clone())
+        .collect();
     let told = given(&others);
     let mut parts: Vec<String> = Vec::new();
     let told = told.map(|t| ended(&t, felt, &[]));
@@ -146,7 +161,9 @@ fn weight(sentence: &Sentence) -> usize {
 /// Something glad first and something else at the end.
 fn is_mixed(sentences: &[Sentence]) -> bool {
     let text: Vec<&str> = sentences.iter().flat_map(|s| &s.words).map(|w| w.text.as_str()).collect();
-    let Some(turn) = text.iter().position(|w| ["but", "though", "although"].contains(&w.to_lowercase().as_str())) else {
+    let Some(turn) =
+        text.iter().position(|w| ["but", "though", "although"].contains(&w.to_lowercase().as_str()))
+    else {
         return false;
     };
     if turn < 3 || text.len() - turn < 4 {
@@ -174,11 +191,16 @@ fn topic(message: &str) -> Option<&'static str> {
 
 fn topics(message: &str) -> Vec<&'static str> {
     let words = words(message);
+    // The first person who is named: a "son practising" is not what a quarrel with the neighbours is about.
+    let who = words.iter().find(|w| grammar::has(PEOPLE, w)).cloned();
     let mut found: Vec<(usize, &'static str)> = lines()
         .filter(|(heading, ..)| *heading == "topics")
         .filter_map(|(_, part, list)| {
-            let n = words.iter().filter(|w| list.split(' ').any(|one| one == w.as_str())).count();
-            (n > 0).then_some((n, part.strip_prefix("W ")?))
+            let topic = part.strip_prefix("W ")?;
+            let is_of = |w: &String| list.split(' ').any(|one| one == w.as_str());
+            let n = words.iter().filter(|w| is_of(w)).count();
+            let is_meant = !ROLES.contains(&topic) || who.as_ref().is_none_or(&is_of);
+            (n > 0 && is_meant).then_some((n, topic))
         })
         .collect();
     found.sort_by_key(|(n, _)| std::cmp::Reverse(*n));
@@ -188,7 +210,10 @@ fn topics(message: &str) -> Vec<&'static str> {
 /// The feeling with the topic, where something was written for both.
 fn heading(feeling: &str, message: &str) -> String {
     let of = |topic: &&str| has_heading(&format!("{feeling} {topic}"));
-    topics(message).iter().find(|t| of(t)).map_or_else(|| feeling.to_owned(), |topic| format!("{feeling} {topic}"))
+    topics(message)
+        .iter()
+        .find(|t| of(t))
+        .map_or_else(|| feeling.to_owned(), |topic| format!("{feeling} {topic}"))
 }
 
 /// A sentence of a kind that was not said and does not ask for what was told.
@@ -225,4 +250,104 @@ fn person_of(message: &str) -> Option<String> {
         let between = &words[i + 1..at];
         Some(format!("your {}{}{last}", between.join(" "), if between.is_empty() { "" } else { " " }))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said_back(message: &str) -> Option<String> {
+        given(&sentences::sentences(message)).map(|g| capital(&g))
+    }
+
+    #[test]
+    fn what_somebody_says_is_said_to_them() {
+        for (message, back) in [
+            ("mom guess what!!! i got the part", "You got the part"),
+            ("I was late and was so ashamed", "You were late and were so ashamed"),
+            ("my sister was late", "Your sister was late"),
+            (
+                "i broke moms vase and she doesnt know yet",
+                "You broke your mom's vase and she doesn't know yet",
+            ),
+            ("mum says i have to share", "Your mum says you have to share"),
+            ("my girlfriend and I had a fight", "You and your girlfriend had a fight"),
+            ("we got a puppy!! his name is biscuit", "You got a puppy. His name is biscuit"),
+            (
+                "everyone has a phone except me its so unfair",
+                "Everyone has a phone except you. It's so unfair",
+            ),
+            ("failed my test", "You failed your test"),
+            ("feeling sad, the dorm is loud", "You're feeling sad, the dorm is loud"),
+            (
+                "Moving house with two toddlers is a nightmare",
+                "Moving house with two toddlers is a nightmare",
+            ),
+            ("been crying all day lol", "You've been crying all day"),
+            ("THE DOG ATE MY SHOES", "The dog ate your shoes"),
+            ("it is 3 am and I am awake", "It is 3 am and you are awake"),
+            ("I haven't told my parents I failed", "You haven't told your parents you failed"),
+        ] {
+            assert_eq!(said_back(message).as_deref(), Some(back), "{message}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_sure_sentence_is_not_said_back() {
+        for message in [
+            "work lol",
+            "geography",
+            "the big red one",
+            "mum said \"no way\" to me",
+            "i like you",
+            "are you ok",
+            "i don't know what to do",
+            "thanks",
+            "",
+            "...",
+            "(hi)",
+        ] {
+            assert_eq!(said_back(message), None, "{message}");
+        }
+    }
+
+    #[test]
+    fn a_question_is_answered_with_its_matter() {
+        for (message, matter) in [
+            ("Should I study medicine or music?", "Whether to study medicine or music?"),
+            ("do you think i should tell my mum", "Whether to tell your mum?"),
+            ("why do i have to go to bed so early", "Having to go to bed so early is no fun"),
+            ("how do I ask my boss for fewer hours?", "How to ask your boss for fewer hours?"),
+            ("what if nobody likes me", "What if nobody likes you?"),
+        ] {
+            let reply = reply(&Heard { message, said: &[] }).unwrap();
+            assert!(reply.starts_with(matter), "{message}: {reply}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_asked_of_somebody_who_has_nobody() {
+        let mut said: Vec<String> = Vec::new();
+        for _ in 0..6 {
+            let before: Vec<&str> = said.iter().map(String::as_str).collect();
+            let Some(next) = reply(&Heard {
+                message: "I have the flu and I'm in bed all alone, nobody is here",
+                said: &before,
+            }) else {
+                break;
+            };
+            assert!(!next.contains("Who c") && !next.contains("Is there some"), "{next}");
+            assert!(!before.contains(&next.as_str()));
+            said.push(next);
+        }
+        assert!(!said.is_empty());
+    }
+
+    #[test]
+    fn every_written_sentence_is_whole() {
+        for (heading, part, text) in lines().filter(|(heading, ..)| *heading != "topics") {
+            assert!(text.ends_with(['.', '?', '!', '"']), "{heading} {part}: {text}");
+            assert_eq!(part.starts_with('Q'), text.ends_with('?'), "{heading}: {text}");
+        }
+    }
 }

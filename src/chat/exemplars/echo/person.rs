@@ -7,23 +7,90 @@ use super::sentences::{PARENTS, Sentence, Word};
 const MAX_WORDS: usize = 20;
 /// Relatives who are somebody's own without a "my": "mum said no".
 const KIN: [&str; 26] = [
-    "mum", "mom", "mommy", "mummy", "mama", "mam", "dad", "daddy", "papa", "grandma", "grandpa", "granddad", "grandad",
-    "nan", "nana", "nanna", "granny", "gran", "mums", "moms", "dads", "grandmas", "nans", "grandads", "grandpas", "mother",
+    "mum", "mom", "mommy", "mummy", "mama", "mam", "dad", "daddy", "papa", "grandma", "grandpa", "granddad",
+    "grandad", "nan", "nana", "nanna", "granny", "gran", "mums", "moms", "dads", "grandmas", "nans",
+    "grandads", "grandpas", "mother",
 ];
 /// Before a relative they say that somebody's is meant already.
 const BEFORE_KIN: [&str; 32] = [
-    "my", "your", "his", "her", "their", "our", "a", "the", "an", "single", "working", "new", "bad", "good", "best", "one",
-    "first", "step", "stay-at-home", "home", "old", "every", "any", "no", "late", "great", "own", "other", "real", "young",
-    "terrible", "as",
+    "my",
+    "your",
+    "his",
+    "her",
+    "their",
+    "our",
+    "a",
+    "the",
+    "an",
+    "single",
+    "working",
+    "new",
+    "bad",
+    "good",
+    "best",
+    "one",
+    "first",
+    "step",
+    "stay-at-home",
+    "home",
+    "old",
+    "every",
+    "any",
+    "no",
+    "late",
+    "great",
+    "own",
+    "other",
+    "real",
+    "young",
+    "terrible",
+    "as",
 ];
 /// What is not said back, as it is meant for the parent or for nobody.
-const TO_PARENT: [&str; 10] = ["you", "your", "youre", "yours", "yourself", "youve", "youll", "youd", "ya", "yall"];
+const TO_PARENT: [&str; 10] =
+    ["you", "your", "youre", "yours", "yourself", "youve", "youll", "youd", "ya", "yall"];
 /// Words with a capital letter, which few type.
 const NAMED: [&str; 40] = [
-    "monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday", "january", "february", "april", "june",
-    "july", "august", "september", "october", "november", "december", "christmas", "easter", "halloween", "english", "french",
-    "german", "spanish", "italian", "latin", "london", "america", "australia", "canada", "spain", "france", "germany", "japan",
-    "instagram", "tiktok", "minecraft", "roblox", "xmas", "disneyland",
+    "monday",
+    "tuesday",
+    "wednesday",
+    "thursday",
+    "friday",
+    "saturday",
+    "sunday",
+    "january",
+    "february",
+    "april",
+    "june",
+    "july",
+    "august",
+    "september",
+    "october",
+    "november",
+    "december",
+    "christmas",
+    "easter",
+    "halloween",
+    "english",
+    "french",
+    "german",
+    "spanish",
+    "italian",
+    "latin",
+    "london",
+    "america",
+    "australia",
+    "canada",
+    "spain",
+    "france",
+    "germany",
+    "japan",
+    "instagram",
+    "tiktok",
+    "minecraft",
+    "roblox",
+    "xmas",
+    "disneyland",
 ];
 /// Words that a sentence may end before, when it is too long.
 const BREAKS: [&str; 12] =
@@ -36,7 +103,8 @@ pub(super) fn second(sentence: &Sentence) -> Option<String> {
     }
     let mut words: &[Word] = &sentence.words;
     if words.len() > MAX_WORDS {
-        let is_break = |i: &usize| *i > 3 && (BREAKS.contains(&words[*i].low.as_str()) || words[*i - 1].has_comma);
+        let is_break =
+            |i: &usize| *i > 3 && (BREAKS.contains(&words[*i].low.as_str()) || words[*i - 1].has_comma);
         let end = (0..=MAX_WORDS - 2).rev().find(is_break)?;
         words = &words[..end];
     }
@@ -58,7 +126,9 @@ pub(super) fn turned(words: &[Word], mut is_own: bool) -> Option<String> {
         let (before, next) = (low(i.checked_sub(1)), low(Some(i + 1)));
         // Whose verb it is: "I really was", "I went out and was late".
         let start = (0..i).rev().find(|&j| !is_adverb(&words[j].low)).map_or("", |j| words[j].low.as_str());
-        let is_mine = matches!(start, "i" | "we") || is_own && matches!(start, "and" | "but" | "or" | "") || next == "i";
+        let is_mine = matches!(start, "i" | "we")
+            || is_own && matches!(start, "and" | "but" | "or" | "")
+            || next == "i";
         let mut text = match word.low.as_str() {
             "i" | "we" if word.text != "US" => "you".to_owned(),
             "me" | "us" if word.text != "US" => "you".to_owned(),
@@ -74,7 +144,10 @@ pub(super) fn turned(words: &[Word], mut is_own: bool) -> Option<String> {
             "am" if !before.ends_with(|c: char| c.is_ascii_digit()) => "are".to_owned(),
             "was" if is_mine => "were".to_owned(),
             "wasnt" if is_mine => "weren't".to_owned(),
-            "its" if !word.text.contains('\'') && (i == 0 || ["and", "but", "because", "so", "now", "that"].contains(&before)) => {
+            "its"
+                if !word.text.contains('\'')
+                    && (i == 0 || ["and", "but", "because", "so", "now", "that"].contains(&before)) =>
+            {
                 "it's".to_owned()
             }
             low if KIN.contains(&low) => kin(low, word, before, next),
@@ -84,7 +157,9 @@ pub(super) fn turned(words: &[Word], mut is_own: bool) -> Option<String> {
         };
         match word.low.as_str() {
             "i" | "im" | "ive" | "id" | "ill" | "we" | "weve" => is_own = true,
-            "he" | "she" | "they" | "it" | "that" | "who" | "hes" | "shes" | "theyre" | "its" => is_own = false,
+            "he" | "she" | "they" | "it" | "that" | "who" | "hes" | "shes" | "theyre" | "its" => {
+                is_own = false
+            }
             _ => {}
         }
         if word.has_comma && i + 1 < words.len() {
@@ -99,7 +174,9 @@ pub(super) fn turned(words: &[Word], mut is_own: bool) -> Option<String> {
 fn own_last(words: &[Word]) -> Vec<Word> {
     let and = words.iter().take(5).position(|w| w.low == "and");
     let is_pair = |at: usize| {
-        at > 0 && words[0].low == "my" && words.get(at + 1).is_some_and(|w| w.low == "i" || w.low == "me")
+        at > 0
+            && words[0].low == "my"
+            && words.get(at + 1).is_some_and(|w| w.low == "i" || w.low == "me")
             && words.get(at + 2).is_some_and(|w| w.low != "was" && w.low != "am")
     };
     match and {
@@ -113,27 +190,45 @@ fn own_last(words: &[Word]) -> Vec<Word> {
     }
 }
 
+/// `mum`, `grandpa`: somebody's own relative without a "my".
+pub(super) fn is_kin(low: &str) -> bool {
+    KIN.contains(&low)
+}
+
 fn kin(low: &str, word: &Word, before: &str, next: &str) -> String {
     let is_plural = low.ends_with('s') && low != "mums";
-    let is_owner = low.ends_with('s') && !next.is_empty() && !["and", "are", "were", "have", "both", "always", "never"].contains(&next);
+    let is_owner = low.ends_with('s')
+        && !next.is_empty()
+        && !["and", "are", "were", "have", "both", "always", "never"].contains(&next);
     let text = match () {
         () if word.text.contains('\'') => word.text.to_lowercase(),
         () if (is_plural || low == "mums") && is_owner => format!("{}'s", &low[..low.len() - 1]),
         () => low.to_owned(),
     };
-    let is_said = BEFORE_KIN.contains(&before) || before.ends_with('s') && before.len() > 4 || before.ends_with("'s");
+    let is_said =
+        BEFORE_KIN.contains(&before) || before.ends_with('s') && before.len() > 4 || before.ends_with("'s");
     // "my mum and dad"
     let is_joined = before == "and";
-    if is_said || is_joined || low.ends_with('s') && !is_owner && !word.text.contains('\'') { text } else { format!("your {text}") }
+    if is_said || is_joined || low.ends_with('s') && !is_owner && !word.text.contains('\'') {
+        text
+    } else {
+        format!("your {text}")
+    }
 }
 
 fn is_name(low: &str, before: &str) -> bool {
     let is_given = ["called", "named"].contains(&before)
         && low.len() > 2
-        && !["me", "him", "her", "them", "the", "off", "out", "back", "our", "names", "for", "and", "today", "last"].contains(&low)
+        && ![
+            "me", "him", "her", "them", "the", "off", "out", "back", "our", "names", "for", "and", "today",
+            "last",
+        ]
+        .contains(&low)
         && !PARENTS.contains(&low)
         && low.chars().all(char::is_alphabetic);
-    NAMED.contains(&low) || is_given && before == "named" || is_given && low.ends_with(['y', 'o', 'a', 'x']) && low.len() < 8
+    NAMED.contains(&low)
+        || is_given && before == "named"
+        || is_given && low.ends_with(['y', 'o', 'a', 'x']) && low.len() < 8
 }
 
 /// Whether the capital letter at the beginning belongs to the word itself.

@@ -42,60 +42,237 @@ const FULL: &str = "dont=don't cant=can't cannot=can't wont=won't didnt=didn't d
     everybodys=everybody's someones=someone's b4=before thru=through noone=nobody w=with favourit=favourite";
 /// What says nothing.
 const EMPTY: [&str; 32] = [
-    "lol", "lmao", "haha", "hahaha", "hehe", "omg", "ugh", "ughh", "tbh", "ngl", "btw", "xx", "xxx", "xd", "honestly",
-    "literally", "wow", "argh", "aargh", "eek", "yay", "woohoo", "hooray", "yikes", "phew", "smh", "fyi", "basically",
-    "rofl", "woo", "x", "omfg",
+    "lol",
+    "lmao",
+    "haha",
+    "hahaha",
+    "hehe",
+    "omg",
+    "ugh",
+    "ughh",
+    "tbh",
+    "ngl",
+    "btw",
+    "xx",
+    "xxx",
+    "xd",
+    "honestly",
+    "literally",
+    "wow",
+    "argh",
+    "aargh",
+    "eek",
+    "yay",
+    "woohoo",
+    "hooray",
+    "yikes",
+    "phew",
+    "smh",
+    "fyi",
+    "basically",
+    "rofl",
+    "woo",
+    "x",
+    "omfg",
 ];
 /// What may stand before a sentence proper.
 const BEFORE: [&str; 34] = [
-    "so", "well", "ok", "okay", "oh", "hey", "hi", "hello", "hiya", "yo", "um", "umm", "uh", "hmm", "hm", "ah", "anyway",
-    "actually", "also", "and", "then", "dear", "please", "sorry", "yes", "yeah", "no", "guys", "listen", "look", "evening",
-    "morning", "afternoon", "but",
+    "so",
+    "well",
+    "ok",
+    "okay",
+    "oh",
+    "hey",
+    "hi",
+    "hello",
+    "hiya",
+    "yo",
+    "um",
+    "umm",
+    "uh",
+    "hmm",
+    "hm",
+    "ah",
+    "anyway",
+    "actually",
+    "also",
+    "and",
+    "then",
+    "dear",
+    "please",
+    "sorry",
+    "yes",
+    "yeah",
+    "no",
+    "guys",
+    "listen",
+    "look",
+    "evening",
+    "morning",
+    "afternoon",
+    "but",
 ];
 const BEFORE_PHRASES: [&[&str]; 17] = [
-    &["guess", "what"], &["you", "know", "what"], &["i", "just", "wanted", "to", "say", "that"],
-    &["i", "just", "wanted", "to", "say"], &["i", "wanted", "to", "tell", "you", "that"],
-    &["i", "just", "wanted", "to", "tell", "you", "that"], &["i", "wanted", "to", "tell", "you"],
-    &["i", "just", "wanted", "to", "tell", "you"], &["i", "have", "to", "tell", "you"], &["good", "morning"],
-    &["good", "evening"], &["good", "afternoon"], &["just", "so", "you", "know"], &["long", "story", "short"],
-    &["to", "be", "honest"], &["believe", "it", "or", "not"], &["the", "thing", "is"],
+    &["guess", "what"],
+    &["you", "know", "what"],
+    &["i", "just", "wanted", "to", "say", "that"],
+    &["i", "just", "wanted", "to", "say"],
+    &["i", "wanted", "to", "tell", "you", "that"],
+    &["i", "just", "wanted", "to", "tell", "you", "that"],
+    &["i", "wanted", "to", "tell", "you"],
+    &["i", "just", "wanted", "to", "tell", "you"],
+    &["i", "have", "to", "tell", "you"],
+    &["good", "morning"],
+    &["good", "evening"],
+    &["good", "afternoon"],
+    &["just", "so", "you", "know"],
+    &["long", "story", "short"],
+    &["to", "be", "honest"],
+    &["believe", "it", "or", "not"],
+    &["the", "thing", "is"],
 ];
 /// Forms of address.
 pub(super) const PARENTS: [&str; 12] =
     ["mum", "mom", "mommy", "mummy", "mama", "mam", "ma", "dad", "daddy", "papa", "mother", "mumma"];
 /// What shows after one of them that it is a form of address: "mum i fell".
 const AFTER_ADDRESS: [&str; 24] = [
-    "i", "im", "ive", "guess", "what", "whats", "why", "how", "can", "could", "do", "please", "my", "we", "is", "there",
-    "theres", "where", "when", "should", "help", "it", "its", "the",
+    "i", "im", "ive", "guess", "what", "whats", "why", "how", "can", "could", "do", "please", "my", "we",
+    "is", "there", "theres", "where", "when", "should", "help", "it", "its", "the",
 ];
 /// What says that the last word is none: "i told mum".
 const BEFORE_PARENT: [&str; 34] = [
-    "my", "your", "his", "her", "their", "our", "a", "the", "to", "with", "from", "for", "of", "told", "tell", "asked",
-    "ask", "and", "or", "miss", "love", "hate", "like", "by", "at", "about", "without", "than", "see", "call", "called",
-    "new", "no", "step",
+    "my", "your", "his", "her", "their", "our", "a", "the", "to", "with", "from", "for", "of", "told",
+    "tell", "asked", "ask", "and", "or", "miss", "love", "hate", "like", "by", "at", "about", "without",
+    "than", "see", "call", "called", "new", "no", "step",
 ];
 /// Words that a new sentence begins with.
 const SUBJECTS: [&str; 22] = [
-    "i", "im", "ive", "its", "hes", "shes", "theyre", "thats", "theres", "he", "she", "they", "we", "weve", "it", "idk",
-    "nobody", "everyone", "everybody", "now", "why", "youre",
+    "i",
+    "im",
+    "ive",
+    "its",
+    "hes",
+    "shes",
+    "theyre",
+    "thats",
+    "theres",
+    "he",
+    "she",
+    "they",
+    "we",
+    "weve",
+    "it",
+    "idk",
+    "nobody",
+    "everyone",
+    "everybody",
+    "now",
+    "why",
+    "youre",
 ];
 /// Words after which a subject goes on with the sentence it stands in.
 const GOES_ON: [&str; 84] = [
-    "and", "but", "so", "because", "when", "if", "that", "while", "since", "after", "before", "until", "till", "than",
-    "as", "though", "although", "or", "think", "know", "say", "said", "says", "feel", "hope", "wish", "guess", "tell",
-    "told", "what", "how", "why", "where", "who", "whether", "now", "then", "today", "like", "once", "way", "time",
-    "thing", "everything", "all", "something", "only", "even", "thought", "knew", "believe", "swear", "mean", "bet",
-    "sure", "afraid", "scared", "worried", "glad", "sorry", "happy", "sad", "proud", "whenever", "every", "everyone",
-    "tomorrow", "yesterday", "tonight", "just", "still", "finally", "to", "with", "for", "of", "about", "from", "is",
-    "was", "are", "in", "at", "on",
+    "and",
+    "but",
+    "so",
+    "because",
+    "when",
+    "if",
+    "that",
+    "while",
+    "since",
+    "after",
+    "before",
+    "until",
+    "till",
+    "than",
+    "as",
+    "though",
+    "although",
+    "or",
+    "think",
+    "know",
+    "say",
+    "said",
+    "says",
+    "feel",
+    "hope",
+    "wish",
+    "guess",
+    "tell",
+    "told",
+    "what",
+    "how",
+    "why",
+    "where",
+    "who",
+    "whether",
+    "now",
+    "then",
+    "today",
+    "like",
+    "once",
+    "way",
+    "time",
+    "thing",
+    "everything",
+    "all",
+    "something",
+    "only",
+    "even",
+    "thought",
+    "knew",
+    "believe",
+    "swear",
+    "mean",
+    "bet",
+    "sure",
+    "afraid",
+    "scared",
+    "worried",
+    "glad",
+    "sorry",
+    "happy",
+    "sad",
+    "proud",
+    "whenever",
+    "every",
+    "everyone",
+    "tomorrow",
+    "yesterday",
+    "tonight",
+    "just",
+    "still",
+    "finally",
+    "to",
+    "with",
+    "for",
+    "of",
+    "about",
+    "from",
+    "is",
+    "was",
+    "are",
+    "in",
+    "at",
+    "on",
 ];
 /// With one of them shortly before, "the house I grew up in" is one thing.
-const OPENS_RELATIVE: [&str; 14] =
-    ["the", "a", "an", "all", "every", "any", "only", "first", "last", "some", "anything", "nothing", "much", "no"];
+const OPENS_RELATIVE: [&str; 14] = [
+    "the", "a", "an", "all", "every", "any", "only", "first", "last", "some", "anything", "nothing", "much",
+    "no",
+];
 const LOOKS_BACK: usize = 4;
+/// After one of them comes what was said.
+const SAYING: [&str; 22] = [
+    "told", "tell", "tells", "said", "says", "say", "thinks", "think", "thought", "knows", "know", "feels",
+    "feel", "hope", "wish", "wishes", "believe", "believes", "promised", "swear", "realised", "realized",
+];
 
 fn full(low: &str) -> Option<&'static str> {
-    FULL.split_whitespace().find_map(|pair| pair.split_once('=').filter(|(short, _)| *short == low)).map(|(_, full)| full)
+    FULL.split_whitespace()
+        .find_map(|pair| pair.split_once('=').filter(|(short, _)| *short == low))
+        .map(|(_, full)| full)
 }
 
 /// The sentences of a message, without what says nothing.
@@ -138,9 +315,6 @@ fn push(words: &mut Vec<Word>, inner: &str) {
     let word = Word::new(inner);
     let is_laugh = word.low.starts_with("haha") || word.low.starts_with("ahah");
     if inner.is_empty() || is_laugh || EMPTY.contains(&word.low.as_str()) {
-        if let Some(last) = words.last_mut() {
-            last.has_comma |= !inner.is_empty();
-        }
         return;
     }
     if word.text == "US" {
@@ -181,21 +355,35 @@ fn begins_anew(words: &[Word], i: usize) -> bool {
         let asks = ["is", "should", "what", "how", "why", "do", "can", "any", "am"].contains(&word.as_str());
         return SUBJECTS.contains(&word.as_str()) || asks;
     }
-    if !SUBJECTS.contains(&word.as_str()) || GOES_ON.contains(&before.low.as_str()) || before.low.ends_with("ing") {
+    if !SUBJECTS.contains(&word.as_str())
+        || GOES_ON.contains(&before.low.as_str())
+        || before.low.ends_with("ing")
+    {
         return false;
     }
-    if ["now", "nobody", "everyone", "everybody", "why", "it"].contains(&word.as_str()) {
+    if ["now", "why", "it"].contains(&word.as_str()) {
         return false;
+    }
+    let back = &words[i.saturating_sub(LOOKS_BACK)..i];
+    // "i told my parents i failed"
+    if back.iter().any(|w| SAYING.contains(&w.low.as_str())) {
+        return false;
+    }
+    if ["nobody", "everyone", "everybody"].contains(&word.as_str()) {
+        return !super::grammar::is_verb(&before.low);
     }
     if word == "its" {
         // "the dog lost its ball"
         return words.get(i + 1).is_some_and(|next| {
-            ["so", "not", "too", "been", "really", "very", "just", "unfair", "a", "the", "my", "all", "always", "like", "making"]
-                .contains(&next.low.as_str())
+            [
+                "so", "not", "too", "been", "really", "very", "just", "unfair", "a", "the", "my", "all",
+                "always", "like", "making",
+            ]
+            .contains(&next.low.as_str())
         });
     }
-    let is_contracted = ["im", "ive", "hes", "shes", "theyre", "thats", "theres", "idk"].contains(&word.as_str());
-    let back = &words[i.saturating_sub(LOOKS_BACK)..i];
+    let is_contracted =
+        ["im", "ive", "hes", "shes", "theyre", "thats", "theres", "idk"].contains(&word.as_str());
     is_contracted || !back.iter().any(|w| OPENS_RELATIVE.contains(&w.low.as_str()))
 }
 
@@ -208,9 +396,11 @@ fn stripped(mut sentence: Sentence) -> Sentence {
     while let Some(last) = words.last() {
         let before = words.len().checked_sub(2).map(|i| &words[i]);
         let is_address = PARENTS.contains(&last.low.as_str())
-            && before.is_none_or(|b| b.has_comma || !BEFORE_PARENT.contains(&b.low.as_str()) && words.len() > 3);
+            && before
+                .is_none_or(|b| b.has_comma || !BEFORE_PARENT.contains(&b.low.as_str()) && words.len() > 3);
         let is_filler = before.is_some_and(|b| b.has_comma)
-            && ["please", "thanks", "right", "ok", "okay", "sorry", "though", "huh"].contains(&last.low.as_str());
+            && ["please", "thanks", "right", "ok", "okay", "sorry", "though", "huh"]
+                .contains(&last.low.as_str());
         if !is_address && !is_filler {
             break;
         }
@@ -226,9 +416,8 @@ fn stripped(mut sentence: Sentence) -> Sentence {
 fn n_before(words: &[Word]) -> Option<usize> {
     let first = words.first()?;
     let next = words.get(1);
-    let begins = |phrase: &&&[&str]| {
-        words.len() >= phrase.len() && phrase.iter().zip(words).all(|(p, w)| *p == w.low)
-    };
+    let begins =
+        |phrase: &&&[&str]| words.len() >= phrase.len() && phrase.iter().zip(words).all(|(p, w)| *p == w.low);
     if let Some(phrase) = BEFORE_PHRASES.iter().filter(begins).max_by_key(|p| p.len()) {
         return Some(phrase.len());
     }
@@ -237,7 +426,8 @@ fn n_before(words: &[Word]) -> Option<usize> {
     // "no one", "so tired", "no friends", "yes" alone
     let is_needed = match first.low.as_str() {
         "no" => !first.has_comma,
-        "so" => next.is_some_and(|n| super::grammar::is_state(&n.low) || ["much", "many"].contains(&n.low.as_str())),
+        "so" => next
+            .is_some_and(|n| super::grammar::is_state(&n.low) || ["much", "many"].contains(&n.low.as_str())),
         "look" | "listen" => next.is_some_and(|n| ["after", "to", "at", "for"].contains(&n.low.as_str())),
         "please" | "evening" | "morning" | "afternoon" => false,
         "well" => next.is_some_and(|n| n.low == "done"),
