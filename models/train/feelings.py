@@ -15,7 +15,7 @@ import retrieval
 from dialogues import DATA
 
 ASSETS = DATA.parents[2] / "assets"
-EPOCHS, RATE, DECAY = 12, 0.1, 5e-3
+EPOCHS, RATE, DECAY = 12, 0.15, 1e-3
 FOLDS = 5
 NEAR = ("joy pride excited thanks love", "sad loss lonely missing", "hurt angry jealous", "worried", "guilty", "tired ill", "torn", "neutral bored")
 SCALE = 20  # weights are stored in twentieths,
@@ -144,7 +144,7 @@ def main():
     more = list(lines(DATA / "feelings-more.txt"))
     if "--folds" in sys.argv:
         report(rows, names, more)
-    weights = train(rows + more, names)
+    weights = train(rows + rows + more, names)
     with open(ASSETS / "feelings.tsv", "w", encoding="utf-8") as out:
         out.write("\t".join(names) + "\n")
         for name, words in word_classes().items():

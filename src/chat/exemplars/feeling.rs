@@ -38,7 +38,7 @@ const NEAR: [&[&str]; 8] = [
     &["neutral", "bored"],
 ];
 /// From this share on a message is glad, or hard to bear.
-const PLAINLY_GLAD: f32 = 0.6;
+const PLAINLY_GLAD: f32 = 0.55;
 const PLAINLY_HARD: f32 = 0.5;
 /// A feeling and those near it have at least this share, or it is not named.
 const SURE_FROM: f32 = 0.4;

@@ -56,31 +56,39 @@ fn form(low: &[&str], words: &[Word], sentence: &Sentence) -> Option<(&'static s
     let rest = |n: usize| words.get(n..).filter(|r| !r.is_empty() && r.len() <= MAX_WORDS).and_then(matter);
     let with = |before: &str, n: usize, after: &str| Some(format!("{before} {}{after}", rest(n)?));
     match low {
-        ["should" | "shall", "i" | "we", ..] => Some(("decide", with("Whether to", 2, "?"))),
-        ["do", "you", "think", "i" | "we", "should", ..] => Some(("decide", with("Whether to", 5, "?"))),
+        ["should" | "shall", "i" | "we", ..] => Some(("decide", with("You're wondering whether to", 2, "."))),
+        ["do", "you", "think", "i" | "we", "should", ..] => {
+            Some(("decide", with("You're wondering whether to", 5, ".")))
+        }
         ["what", "should" | "can" | "could" | "do" | "shall", "i" | "we", "do"] => Some(("whatdo", None)),
         ["what", "should" | "can" | "could" | "do" | "shall", "i" | "we", "do", "about", ..] => {
-            Some(("whatdo", with("What to do about", 5, "?")))
+            Some(("whatdo", with("You're wondering what to do about", 5, ".")))
         }
         ["what", "should" | "can" | "could" | "do" | "shall", "i" | "we", "do", ..] => Some(("whatdo", None)),
         ["what", "should" | "can" | "could" | "shall", "i" | "we", ..] => {
-            Some(("whatto", with("What to", 3, "?")))
+            Some(("whatto", with("You're wondering what to", 3, ".")))
         }
         ["why", "do", "i" | "we" | "you", "have", "to", ..] => {
             Some(("haveto", with("Having to", 5, " is no fun, I can see that.")))
         }
-        ["why", "am", "i", ..] => Some(("why", with("Why you're", 3, "?"))),
+        ["why", "am", "i", ..] => Some(("why", with("You're wondering why you're", 3, "."))),
         ["why", "do" | "did" | "cant" | "dont", "i" | "we", ..] => {
             let verb = if low[1] == "do" { "" } else { &words[1].text.to_lowercase() };
-            Some(("why", with(format!("Why you {verb}").trim_end(), 3, "?").filter(|_| low[1] != "did")))
+            Some((
+                "why",
+                with(format!("You're wondering why you {verb}").trim_end(), 3, ".")
+                    .filter(|_| low[1] != "did"),
+            ))
         }
         ["how", "do" | "can" | "could" | "should" | "would" | "did", "i" | "we", verb, ..] => {
             let kind = way(verb, low.get(4).copied(), low);
-            Some((kind, with("How to", 3, "?")))
+            Some((kind, with("You're wondering how to", 3, ".")))
         }
-        ["how", "to", verb, ..] => Some((way(verb, low.get(3).copied(), low), with("How to", 2, "?"))),
+        ["how", "to", verb, ..] => {
+            Some((way(verb, low.get(3).copied(), low), with("You're wondering how to", 2, ".")))
+        }
         ["is", "it", how, "that" | "to" | "if" | "when", ..] if sentence.asks || low.len() > 4 => {
-            Some(("normal", with(&format!("Is it {how} {}", low[3]), 4, "?")))
+            Some(("normal", with(&format!("You're wondering if it's {how} {}", low[3]), 4, ".")))
         }
         ["is", "that" | "this" | "it", "normal" | "ok" | "okay" | "bad" | "weird" | "wrong" | "strange"] => {
             Some(("normal", None))

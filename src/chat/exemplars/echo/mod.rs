@@ -314,10 +314,13 @@ mod tests {
     #[test]
     fn a_question_is_answered_with_its_matter() {
         for (message, matter) in [
-            ("Should I study medicine or music?", "Whether to study medicine or music?"),
-            ("do you think i should tell my mum", "Whether to tell your mum?"),
+            ("Should I study medicine or music?", "You're wondering whether to study medicine or music."),
+            ("do you think i should tell my mum", "You're wondering whether to tell your mum."),
             ("why do i have to go to bed so early", "Having to go to bed so early is no fun"),
-            ("how do I ask my boss for fewer hours?", "How to ask your boss for fewer hours?"),
+            (
+                "how do I ask my boss for fewer hours?",
+                "You're wondering how to ask your boss for fewer hours.",
+            ),
             ("what if nobody likes me", "What if nobody likes you?"),
         ] {
             let reply = reply(&Heard { message, said: &[] }).unwrap();
@@ -347,7 +350,7 @@ mod tests {
     fn every_written_sentence_is_whole() {
         for (heading, part, text) in lines().filter(|(heading, ..)| *heading != "topics") {
             assert!(text.ends_with(['.', '?', '!', '"']), "{heading} {part}: {text}");
-            assert_eq!(part.starts_with('Q'), text.ends_with('?'), "{heading}: {text}");
+            assert!(!part.starts_with('Q') || text.ends_with('?'), "{heading}: {text}");
         }
     }
 }
