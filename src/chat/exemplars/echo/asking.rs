@@ -94,9 +94,7 @@ fn form(low: &[&str], words: &[Word], sentence: &Sentence) -> Option<(&'static s
             Some(("normal", None))
         }
         ["is", "that" | "this" | "it", "a", "bad", ..] => Some(("normal", None)),
-        ["am", "i", "the", "only", "one", ..] | ["am", "i", "being", ..] | ["am", "i", "wrong", ..] => {
-            Some(("normal", None))
-        }
+        ["am", "i", "the", "only", "one", ..] | ["am", "i", "being" | "wrong", ..] => Some(("normal", None)),
         ["what", "if", ..] => Some(("whatif", with("What if", 2, "?"))),
         _ => None,
     }
