@@ -39,7 +39,9 @@ const NEAR: [&[&str]; 8] = [
 ];
 /// From this share on a message is glad, or hard to bear.
 const PLAINLY_GLAD: f32 = 0.55;
-const PLAINLY_HARD: f32 = 0.5;
+const PLAINLY_HARD: f32 = 0.55;
+/// and without a doubt hard, where it is not clear in which way.
+const SURELY_HARD: f32 = 0.7;
 /// A feeling and those near it have at least this share, or it is not named.
 const SURE_FROM: f32 = 0.4;
 
@@ -161,7 +163,7 @@ pub(super) fn of(message: &str) -> Felt {
         () if glad < PLAINLY_GLAD && GLAD.contains(&likely) => "open",
         () if near >= SURE_FROM => likely,
         () if glad >= PLAINLY_GLAD => "good",
-        () if hard >= PLAINLY_HARD => "heavy",
+        () if hard >= SURELY_HARD => "heavy",
         () => "open",
     };
     Felt { name, sure, glad }

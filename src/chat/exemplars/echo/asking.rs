@@ -60,7 +60,6 @@ fn form(low: &[&str], words: &[Word], sentence: &Sentence) -> Option<(&'static s
         ["do", "you", "think", "i" | "we", "should", ..] => {
             Some(("decide", with("You're wondering whether to", 5, ".")))
         }
-        ["what", "should" | "can" | "could" | "do" | "shall", "i" | "we", "do"] => Some(("whatdo", None)),
         ["what", "should" | "can" | "could" | "do" | "shall", "i" | "we", "do", "about", ..] => {
             Some(("whatdo", with("You're wondering what to do about", 5, ".")))
         }
@@ -90,11 +89,16 @@ fn form(low: &[&str], words: &[Word], sentence: &Sentence) -> Option<(&'static s
         ["is", "it", how, "that" | "to" | "if" | "when", ..] if sentence.asks || low.len() > 4 => {
             Some(("normal", with(&format!("You're wondering if it's {how} {}", low[3]), 4, ".")))
         }
-        ["is", "that" | "this" | "it", "normal" | "ok" | "okay" | "bad" | "weird" | "wrong" | "strange"] => {
-            Some(("normal", None))
+        ["is", "that" | "this" | "it", "normal" | "ok" | "okay" | "bad" | "weird" | "wrong" | "strange"]
+        | ["is", "that" | "this" | "it", "a", "bad", ..]
+        | ["am", "i", "the", "only", "one", ..]
+        | ["am", "i", "being" | "wrong", ..] => Some(("normal", None)),
+        ["would", "you", "like", "to", "hear" | "know", "about", ..] => {
+            Some(("hear", with("Yes, I'd like to hear about", 6, ".")))
         }
-        ["is", "that" | "this" | "it", "a", "bad", ..] => Some(("normal", None)),
-        ["am", "i", "the", "only", "one", ..] | ["am", "i", "being" | "wrong", ..] => Some(("normal", None)),
+        ["whats", "the", "best", "way", "to", verb, ..] => {
+            Some((way(verb, low.get(6).copied(), low), with("You're wondering how to", 5, ".")))
+        }
         ["what", "if", ..] => Some(("whatif", with("What if", 2, "?"))),
         _ => None,
     }

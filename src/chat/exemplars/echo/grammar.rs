@@ -94,6 +94,10 @@ pub(super) fn subject_for(words: &[Word]) -> Option<&'static str> {
     if words.len() < 2 {
         return None;
     }
+    // "finally told my professor I need more time"
+    if is_adverb(first) && is_past(second) {
+        return Some("You");
+    }
     if is_whole(words) {
         return Some("");
     }
@@ -124,7 +128,7 @@ fn is_whole(words: &[Word]) -> bool {
     let is_contracted = |low: &str| {
         ["im", "ive", "hes", "shes", "theyre", "its", "thats", "theres", "weve", "id"].contains(&low)
     };
-    if is_contracted(first) {
+    if is_contracted(first) || is_subject_contraction(&words[0]) {
         return words.len() > 1;
     }
     let after_adverbs = |from: usize| (from..words.len()).find(|&i| !is_adverb(low(i))).map_or("", low);
@@ -136,6 +140,7 @@ fn is_whole(words: &[Word]) -> bool {
         }
         "he" | "she" | "it" => is_verb(after_adverbs(1)) || after_adverbs(1).ends_with('s'),
         // "my mum and dad are", "the house is"; a verb right after it is none: "my work".
+        "everyone" | "everybody" | "nobody" | "someone" | "somebody" if is_verb(after_adverbs(1)) => true,
         _ if has(SUBJECTS, first) => has_verb(words.get(2..).unwrap_or_default()) || is_be(low(1)),
         _ if super::person::is_kin(first) => has_verb(&words[1..]),
         _ if has(LEADING, first) => (1..words.len().min(9))
@@ -237,4 +242,20 @@ fn is_aux(low: &str) -> bool {
 
 fn has_verb(words: &[Word]) -> bool {
     words.iter().any(|w| is_verb(&w.low))
+        || words.windows(2).any(|two| is_third_person(&two[0].low, &two[1].low))
+}
+
+/// "pronounces my name": a form with an `s` before what can only be its object or place.
+fn is_third_person(low: &str, next: &str) -> bool {
+    let is_object = has("my me the a an his her him us it our them at to in on so all every for with", next);
+    low.len() > 4 && low.ends_with('s') && !low.ends_with("ss") && is_object
+}
+
+/// "we're", "they'll"
+fn is_subject_contraction(word: &Word) -> bool {
+    let start = word.text.to_lowercase();
+    start.split_once('\'').is_some_and(|(who, _)| {
+        ["i", "we", "he", "she", "it", "they", "that", "there", "everyone", "nobody", "everybody"]
+            .contains(&who)
+    })
 }

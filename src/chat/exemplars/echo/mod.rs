@@ -26,7 +26,7 @@ const PLAINLY: f32 = 0.6;
 /// Surer than this, a feeling may be answered without anything given back,
 const SURE_ALONE: f32 = 0.4;
 /// and with what was written for the feeling in one matter.
-const SURE_OF_MATTER: f32 = 0.4;
+const SURE_OF_MATTER: f32 = 0.45;
 /// Topics that are people: the message must be about one of them.
 const ROLES: [&str; 7] = ["friend", "child", "partner", "parent", "sibling", "elder", "baby"];
 /// Who may be named in a question.

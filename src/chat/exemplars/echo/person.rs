@@ -130,8 +130,7 @@ pub(super) fn turned(words: &[Word], mut is_own: bool) -> Option<String> {
             || is_own && matches!(start, "and" | "but" | "or" | "")
             || next == "i";
         let mut text = match word.low.as_str() {
-            "i" | "we" if word.text != "US" => "you".to_owned(),
-            "me" | "us" if word.text != "US" => "you".to_owned(),
+            "i" | "we" | "me" | "us" if word.text != "US" => "you".to_owned(),
             "im" => "you're".to_owned(),
             "ive" | "weve" => "you've".to_owned(),
             "id" => "you'd".to_owned(),
@@ -146,7 +145,11 @@ pub(super) fn turned(words: &[Word], mut is_own: bool) -> Option<String> {
             "wasnt" if is_mine => "weren't".to_owned(),
             "its"
                 if !word.text.contains('\'')
-                    && (i == 0 || ["and", "but", "because", "so", "now", "that"].contains(&before)) =>
+                    && (i == 0
+                        || [
+                            "and", "but", "because", "so", "now", "that", "if", "when", "think", "since",
+                        ]
+                        .contains(&before)) =>
             {
                 "it's".to_owned()
             }
@@ -158,7 +161,7 @@ pub(super) fn turned(words: &[Word], mut is_own: bool) -> Option<String> {
         match word.low.as_str() {
             "i" | "im" | "ive" | "id" | "ill" | "we" | "weve" => is_own = true,
             "he" | "she" | "they" | "it" | "that" | "who" | "hes" | "shes" | "theyre" | "its" => {
-                is_own = false
+                is_own = false;
             }
             _ => {}
         }

@@ -112,7 +112,7 @@ const BEFORE: [&str; 34] = [
     "afternoon",
     "but",
 ];
-const BEFORE_PHRASES: [&[&str]; 17] = [
+const BEFORE_PHRASES: [&[&str]; 20] = [
     &["guess", "what"],
     &["you", "know", "what"],
     &["i", "just", "wanted", "to", "say", "that"],
@@ -128,6 +128,9 @@ const BEFORE_PHRASES: [&[&str]; 17] = [
     &["just", "so", "you", "know"],
     &["long", "story", "short"],
     &["to", "be", "honest"],
+    &["good", "news"],
+    &["bad", "news"],
+    &["great", "news"],
     &["believe", "it", "or", "not"],
     &["the", "thing", "is"],
 ];
@@ -258,9 +261,24 @@ const GOES_ON: [&str; 84] = [
     "on",
 ];
 /// With one of them shortly before, "the house I grew up in" is one thing.
-const OPENS_RELATIVE: [&str; 14] = [
-    "the", "a", "an", "all", "every", "any", "only", "first", "last", "some", "anything", "nothing", "much",
+const OPENS_RELATIVE: [&str; 17] = [
+    "the",
+    "a",
+    "an",
+    "all",
+    "every",
+    "any",
+    "only",
+    "first",
+    "last",
+    "some",
+    "anything",
+    "nothing",
+    "much",
     "no",
+    "something",
+    "everything",
+    "someone",
 ];
 const LOOKS_BACK: usize = 4;
 /// After one of them comes what was said.
@@ -302,7 +320,7 @@ pub(super) fn sentences(message: &str) -> Vec<Sentence> {
         }
     }
     out.push(open);
-    let mut out: Vec<Sentence> = out.into_iter().flat_map(apart).map(stripped).collect();
+    let mut out: Vec<Sentence> = out.iter().flat_map(apart).map(stripped).collect();
     out.retain(|s| !s.words.is_empty());
     out
 }
@@ -328,11 +346,12 @@ fn push(words: &mut Vec<Word>, inner: &str) {
 }
 
 /// Cuts "he lied to me im so angry" in two.
-fn apart(sentence: Sentence) -> Vec<Sentence> {
+fn apart(sentence: &Sentence) -> Vec<Sentence> {
     let mut parts: Vec<Vec<Word>> = vec![Vec::new()];
     for (i, word) in sentence.words.iter().enumerate() {
         let open = parts.last().map_or(0, Vec::len);
-        if open > 2 && begins_anew(&sentence.words, i) {
+        let part = &sentence.words[i - open..i];
+        if open > 2 && is_complete(part) && begins_anew(&sentence.words, i) {
             parts.push(Vec::new());
         }
         if let Some(last) = parts.last_mut() {
@@ -347,6 +366,16 @@ fn apart(sentence: Sentence) -> Vec<Sentence> {
         is_odd: sentence.is_odd,
     };
     parts.into_iter().enumerate().map(|(i, words)| whole(i, words)).collect()
+}
+
+/// Whether the words may be a sentence by themselves: "in my country" and "when I grow up" are not.
+fn is_complete(part: &[Word]) -> bool {
+    let is_dependent =
+        ["when", "whenever", "if", "since", "because", "after", "before", "while", "as", "once"]
+            .contains(&part[0].low.as_str());
+    let is_verb = |w: &Word| super::grammar::is_verb(&w.low) || super::grammar::is_gerund(&w.low);
+    let n_verbs = part.iter().filter(|w| is_verb(w)).count();
+    n_verbs > usize::from(is_dependent)
 }
 
 fn begins_anew(words: &[Word], i: usize) -> bool {
@@ -429,7 +458,6 @@ fn n_before(words: &[Word]) -> Option<usize> {
         "so" => next
             .is_some_and(|n| super::grammar::is_state(&n.low) || ["much", "many"].contains(&n.low.as_str())),
         "look" | "listen" => next.is_some_and(|n| ["after", "to", "at", "for"].contains(&n.low.as_str())),
-        "please" | "evening" | "morning" | "afternoon" => false,
         "well" => next.is_some_and(|n| n.low == "done"),
         _ => false,
     };

@@ -4,7 +4,7 @@ use super::{Pattern, Phrase, Situation, Word, follow, reply, situation, stands};
 use crate::chat::exemplars::likeness::is_stop;
 
 /// From this share on a situation is what the message is about.
-const COVERED_FROM: f32 = 0.6;
+const COVERED_FROM: f32 = 0.7;
 /// Kinds that are told by their form, whatever else a message says, and the share that is enough for them.
 const PLAIN_KINDS: [&str; 10] = [
     "about me",
