@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measures mommygpt and llama.cpp in turns on the same files, and prints the ratios.
+"""Measures mommygpt, llama.cpp and, where asked for, candle in turns on the same files, and prints the ratios.
 
     compare.py run   --peer DIR/native/bin/python --ours target/release/mommygpt -m FILE... [--out results.jsonl]
     compare.py table results.jsonl
@@ -7,7 +7,8 @@
 `run` appends one line per engine, test and round; engines take turns within a round, and the order turns round with
 every round, so that a machine which slows down slows both. Each line says how much of the cores others used meanwhile
 (Linux); a disturbed measurement is repeated, at most `--patience` times. `table` takes the median of all undisturbed
-samples of all rounds, and of llama.cpp's configurations the one that is best at each test.
+samples of all rounds, and of llama.cpp's configurations the one that is best at each test. candle's models take one
+sequence at a time: `8 x tg32` is not asked of them.
 """
 import argparse
 import collections
@@ -87,7 +88,16 @@ def engines(args):
         bench = [args.ours, "bench", "-m", file, "-o", "jsonl", "-ub", "512"]
         return measure([*bench, *flags(test, args.repetitions, args.threads)], environment)
 
+    def candles(file, test):
+        if TESTS[test][3] > 1:
+            return [], 0.0
+        threads = {name: str(args.threads) for name in ("CANDLE_NUM_THREADS", "RAYON_NUM_THREADS")}
+        words = flags(test, args.repetitions, args.threads)
+        return measure([args.candle, "-m", file, *words], {**os.environ, **threads})
+
     named = [(f"llama.cpp repack={r} fa={f}", theirs(r, f)) for r, f in args.configurations]
+    if args.candle:
+        named.append(("candle", candles))
     return [("mommygpt", ours), *named]
 
 
@@ -139,17 +149,19 @@ def table(args):
     keys = list(dict.fromkeys(key for key, _ in samples))
     print(f"{platform.machine()}, Linux {platform.release()}; tokens/s: median (lowest to highest) of n samples")
     print(f"{disturbed} measurements left out: others used more than {args.others} cores meanwhile\n")
-    print("| kernels | file | test | llama.cpp | mommygpt | ratio | n |")
-    print("| --- | --- | --- | ---: | ---: | ---: | ---: |")
+    print("| kernels | file | test | candle | llama.cpp | mommygpt | ratio | n |")
+    print("| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |")
     for key in keys:
-        theirs = {e: s for (k, e), s in samples.items() if k == key and e != "mommygpt"}
+        theirs = {e: s for (k, e), s in samples.items() if k == key and e.startswith("llama.cpp")}
+        candles = samples.get((key, "candle"), [])
         ours = samples.get((key, "mommygpt"))
         if not ours or not theirs:
             continue
         best = max(theirs.values(), key=statistics.median)
-        ratio = statistics.median(ours) / statistics.median(best)
-        shown = [f"{statistics.median(s):.1f} ({min(s):.1f} to {max(s):.1f})" for s in (best, ours)]
-        print(f"| {key[0]} | {key[1]} | {key[2]} | {shown[0]} | {shown[1]} | **{ratio:.2f}** | {len(ours)} |")
+        ratio = statistics.median(ours) / max(statistics.median(s) for s in (best, candles) if s)
+        all_three = (candles, best, ours)
+        shown = [f"{statistics.median(s):.1f} ({min(s):.1f} to {max(s):.1f})" if s else "" for s in all_three]
+        print(f"| {' | '.join([*key, *shown])} | **{ratio:.2f}** | {len(ours)} |")
 
 
 def main():
@@ -158,6 +170,7 @@ def main():
     runs = verbs.add_parser("run")
     runs.add_argument("--peer", required=True, help="the Python of an environment that build.sh made")
     runs.add_argument("--ours", required=True, help="a release build of mommygpt")
+    runs.add_argument("--candle", help="the program that build.sh made of candle's models")
     runs.add_argument("-m", "--model", action="append", required=True)
     runs.add_argument("--test", action="append", choices=TESTS, help="one of the tests; all by default")
     runs.add_argument("--peer-configuration", action="append", default=[], metavar="REPACK,FA")
