@@ -80,6 +80,8 @@ const GRAVE_WORDS: [&str; 24] = [
     "die", "dying", "dead", "kill", "suicid", "hurt", "harm", "cut", "bleed", "pill", "overdos", "goodbye",
     "note", "knife", "gun", "jump", "hang", "drunk", "drug", "scar", "alone", "end", "tomorrow", "live",
 ];
+/// Days that a reply names only to somebody who did.
+const WEEKDAYS: [&str; 7] = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"];
 /// From this likeness on an exchange is about the same thing.
 const EXAMPLE_FROM: f32 = 0.25;
 /// Examples of the persona's voice, and the longest of them: together about a hundred tokens.
@@ -248,10 +250,18 @@ fn written_before(asked: &Asked<'_>, from: f32) -> Option<&'static str> {
         return None;
     }
     let fits = |e: &&Near| {
-        let is_for_it = is_new(asked, e.reply) && !is_about_other_typing(asked.message, e.reply);
+        let is_for_it = is_new(asked, e.reply)
+            && !is_about_other_typing(asked.message, e.reply)
+            && !names_other_day(asked.message, e.reply);
         e.fit >= from && e.covered >= MIN_COVERED && is_for_it
     };
     openings().near(asked.message).iter().find(fits).map(|e| e.reply)
+}
+
+/// Whether a reply names a day of the week that nobody spoke of.
+fn names_other_day(message: &str, reply: &str) -> bool {
+    let (message, reply) = (message.to_lowercase(), reply.to_lowercase());
+    WEEKDAYS.iter().any(|day| reply.contains(day) && !message.contains(day))
 }
 
 fn is_new(asked: &Asked<'_>, reply: &str) -> bool {

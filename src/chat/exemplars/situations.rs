@@ -67,6 +67,8 @@ const BEFORE_REQUEST: [&str; 25] = [
     "please", "can", "could", "will", "would", "you", "u", "i", "we", "id", "to", "hey", "hi", "hello",
     "mum", "mom", "mommy", "mummy", "dad", "daddy", "mama", "ok", "just", "now", "need",
 ];
+/// Of a message that wants such a thing more than so much is about that.
+const MOSTLY: f32 = 0.7;
 /// So many replies ago it may have been told.
 const LOOKS_BACK: usize = 3;
 
@@ -307,7 +309,12 @@ pub(super) fn is_quarrel(message: &str) -> bool {
 
 /// A story, a joke, if that is what the message asks for.
 pub(super) fn entertainment(message: &str, said: &[&str]) -> Option<String> {
-    let is_that = situation(message).is_some_and(|(s, ..)| s.name.starts_with(ENTERTAINING));
+    // "my teacher read my story to the class" wants none.
+    let is_wanted = |s: &Situation, words: &[Word], found: &Match| {
+        is_request(words, found.at[0].0) || coverage::covered(s, words) > MOSTLY
+    };
+    let is_that = situation(message)
+        .is_some_and(|(s, _, words, found)| s.name.starts_with(ENTERTAINING) && is_wanted(s, &words, &found));
     is_that.then(|| reply(message, said)).flatten()
 }
 

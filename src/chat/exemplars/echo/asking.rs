@@ -64,6 +64,9 @@ fn form(low: &[&str], words: &[Word], sentence: &Sentence) -> Option<(&'static s
             Some(("whatdo", with("You're wondering what to do about", 5, ".")))
         }
         ["what", "should" | "can" | "could" | "do" | "shall", "i" | "we", "do", ..] => Some(("whatdo", None)),
+        ["what", "should" | "can" | "could" | "do" | "shall", "i" | "we", "say", "to", ..] => {
+            Some(("say", with("You're wondering what to say to", 5, ".")))
+        }
         ["what", "should" | "can" | "could" | "shall", "i" | "we", ..] => {
             Some(("whatto", with("You're wondering what to", 3, ".")))
         }

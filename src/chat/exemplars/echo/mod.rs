@@ -90,8 +90,8 @@ fn to_question(
     let told = given(&others);
     let mut parts: Vec<String> = Vec::new();
     let told = told.map(|t| ended(&t, felt, &[]));
-    let topic = topic(heard.message);
-    let special = topic.map(|t| format!("{} {t}", felt.name)).filter(|h| has_heading(h));
+    let topics = topics(heard.message);
+    let with_topic = |kind: &str| topics.iter().map(|t| format!("{kind} {t}")).find(|h| has_heading(h));
     match (&asked.matter, told) {
         (Some(matter), Some(told)) if asked.at == 0 => parts.extend([asking::opening(matter), told]),
         (Some(matter), Some(told)) => parts.extend([told, asking::opening(matter)]),
@@ -100,7 +100,8 @@ fn to_question(
         (None, None) if asked.kind == "whatdo" => return None,
         (None, None) => {}
     }
-    let kind = special.filter(|_| matches!(asked.kind, "whatdo")).unwrap_or_else(|| asked.kind.to_owned());
+    let of_feeling = || if asked.kind == "whatdo" { with_topic(felt.name) } else { None };
+    let kind = with_topic(asked.kind).or_else(of_feeling).unwrap_or_else(|| asked.kind.to_owned());
     parts.extend(pick(heard, &kind, "C"));
     parts.extend(pick(heard, &kind, "Q"));
     (!parts.is_empty()).then(|| parts.join(" "))
@@ -144,6 +145,8 @@ fn is_empty(sentence: &Sentence) -> bool {
         || begins(&["i", "just", "wanted", "to"])
         || begins(&["i", "need", "help"])
         || begins(&["i", "need", "advice"])
+        || begins(&["just", "testing"])
+        || begins(&["im", "just", "testing"])
         || begins(&["thats", "all"])
         || begins(&["help", "me"])
         || begins(&["tell", "me"])
@@ -185,10 +188,6 @@ fn has_heading(heading: &str) -> bool {
 }
 
 /// What a message is about, of the topics that have sentences of their own.
-fn topic(message: &str) -> Option<&'static str> {
-    topics(message).into_iter().next()
-}
-
 fn topics(message: &str) -> Vec<&'static str> {
     let words = words(message);
     // The first person who is named: a "son practising" is not what a quarrel with the neighbours is about.

@@ -1,6 +1,6 @@
 //! What somebody says of themselves, said to them: "I lost my keys" becomes "you lost your keys".
 
-use super::grammar::{is_adverb, subject_for};
+use super::grammar::{is_adverb, is_verb, subject_for};
 use super::sentences::{PARENTS, Sentence, Word};
 
 /// A sentence with more words is not given back whole.
@@ -179,6 +179,7 @@ fn own_last(words: &[Word]) -> Vec<Word> {
     let is_pair = |at: usize| {
         at > 0
             && words[0].low == "my"
+            && !words[..at].iter().any(|w| is_verb(&w.low))
             && words.get(at + 1).is_some_and(|w| w.low == "i" || w.low == "me")
             && words.get(at + 2).is_some_and(|w| w.low != "was" && w.low != "am")
     };

@@ -18,7 +18,10 @@ const PLAIN_KINDS: [&str; 10] = [
     "favourite",
     "household",
 ];
-const COVERED_FROM_PLAIN: f32 = 0.34;
+const COVERED_FROM_PLAIN: f32 = 0.3;
+/// How leave is asked for, among the first words: "my brother lets me play" asks for none.
+const ASKING_LEAVE: [&str; 8] = ["can", "may", "could", "am", "do", "let", "wheres", "where"];
+const ASKS_WITHIN: usize = 3;
 /// What only a glad reply says.
 const CHEERS: [&str; 12] = [
     "ongratulations",
@@ -167,14 +170,16 @@ pub(in super::super) fn fitting(
     let is_cheerful = situation.replies.iter().any(|reply| CHEERS.iter().any(|cheer| reply.contains(cheer)));
     let is_sad = situation.replies.iter().any(|reply| reply.contains("sorry"));
     let is_out_of_tune = is_cheerful && is_sorry || is_sad && is_glad;
-    let is_plain = PLAIN_KINDS.iter().any(|kind| situation.name.starts_with(kind));
+    let asks = words.iter().take(ASKS_WITHIN).any(|w| ASKING_LEAVE.contains(&w.raw.as_str()));
+    let is_plain = PLAIN_KINDS.iter().any(|kind| situation.name.starts_with(kind))
+        && (situation.name != "permission" || asks);
     let wanted = if is_plain { COVERED_FROM_PLAIN } else { COVERED_FROM };
     (covered(situation, &words) >= wanted && !is_out_of_tune).then(|| reply(message, said)).flatten()
 }
 
 /// Share of what a message says, by its weighty words, that its situation's patterns have seen: one word of many is no
 /// reason for a whole written answer.
-fn covered(situation: &Situation, words: &[Word]) -> f32 {
+pub(super) fn covered(situation: &Situation, words: &[Word]) -> f32 {
     let mut seen = vec![false; words.len()];
     for pattern in &situation.patterns {
         for (at, n) in all_matches(pattern, words) {
