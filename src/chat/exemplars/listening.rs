@@ -170,6 +170,7 @@ fn kind(message: &str, words: &[String]) -> &'static str {
         () if words.len() >= LONG_FROM_WORDS => "long",
         () if n_of("words cross") > 0 => "cross",
         () if wants => "request",
+        () if asks && is_general(words) => "question",
         () if asks && words.iter().take(FIRST_WORDS).any(|w| is_one_of(&TO_PARENT, w)) => "about me",
         () if asks && words.iter().any(|w| is_one_of(&OWN, w)) => "advice",
         () if asks => "question",
@@ -178,6 +179,18 @@ fn kind(message: &str, words: &[String]) -> &'static str {
         () if glad > 0 => "glad",
         () if words.len() <= SHORT_TO_WORDS => "short",
         () => "plain",
+    }
+}
+
+/// "How long do you boil an egg": everybody is meant, and not the parent.
+fn is_general(words: &[String]) -> bool {
+    let low: Vec<&str> = words.iter().map(String::as_str).take(FIRST_WORDS).collect();
+    match low[..] {
+        ["how", "long" | "much" | "many" | "hot" | "often", ..] => true,
+        ["how", "do", "you", verb] => {
+            !["feel", "know", "work", "do", "sleep", "think", "like", "learn", "remember"].contains(&verb)
+        }
+        _ => false,
     }
 }
 

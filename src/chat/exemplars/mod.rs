@@ -169,11 +169,11 @@ pub(super) fn whole(asked: &Asked<'_>) -> Option<String> {
     if let Some(fact) = memory::answer(asked.message, asked.memories) {
         return Some(fact);
     }
-    answer(&Asked { message: &mended, ..*asked })
+    answer(&Asked { message: &mended, ..*asked }, asked.message)
 }
 
 /// The answer to a message whose words are as they are meant, from the most to the least particular.
-fn answer(asked: &Asked<'_>) -> Option<String> {
+fn answer(asked: &Asked<'_>, typed: &str) -> Option<String> {
     let Asked { message, said, .. } = *asked;
     let inside = || {
         let more = || is_for_more(message).then(|| situations::another(message, said)).flatten();
@@ -190,7 +190,7 @@ fn answer(asked: &Asked<'_>) -> Option<String> {
     let particular = written_before(asked, SAME_FROM).map(str::to_owned);
     let kind = || situations::fitting(message, said, is_glad, is_sorry);
     let likely = || written_before(asked, WHOLE_FROM).map(str::to_owned);
-    let own = || echo::reply(&echo::Heard { message, said });
+    let own = || echo::reply(&echo::Heard { message: &spelling::surely_mended(typed), said });
     let is_safe = particular.is_some() || situations::is_light(message);
     let found = particular.or_else(kind).or_else(likely).or_else(own);
     match asked.danger {
@@ -310,6 +310,11 @@ fn openings() -> &'static Index {
 /// Whether a word is mostly written with a small letter, so that a large one at the beginning is only the sentence's.
 fn is_known_small(word: &str) -> bool {
     spellings().is_small(word)
+}
+
+/// Whether a word stands somewhere in what was written.
+fn is_known_word(word: &str) -> bool {
+    spellings().has(word)
 }
 
 /// What was written, for telling a slip from a word.

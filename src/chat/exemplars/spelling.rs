@@ -71,6 +71,11 @@ impl Known {
         message.split_whitespace().map(mend).collect::<Vec<String>>().join(" ")
     }
 
+    /// Whether somebody wrote the word somewhere.
+    pub(super) fn has(&self, word: &str) -> bool {
+        self.all.contains_key(word)
+    }
+
     /// The commonest common word one slip away. Letters that changed places go before letters that are too many or too
     /// few, and those before wrong ones; the first letter is right.
     fn nearest(&self, word: &str) -> Option<&str> {
@@ -80,6 +85,16 @@ impl Known {
         });
         near.min().map(|(.., known)| known)
     }
+}
+
+/// The message with only those words mended that have one sure meaning: what is said back must not be guessed.
+pub(super) fn surely_mended(message: &str) -> String {
+    let mend = |chunk: &str| {
+        let inner = chunk.trim_matches(|c: char| !c.is_alphanumeric());
+        let plain = inner.to_lowercase().replace(['\'', '’'], "");
+        spelt().get(plain.as_str()).map_or_else(|| chunk.to_owned(), |meant| chunk.replacen(inner, meant, 1))
+    };
+    message.split_whitespace().map(mend).collect::<Vec<String>>().join(" ")
 }
 
 /// `soooo`, `heyyy`.

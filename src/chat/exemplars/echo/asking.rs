@@ -7,7 +7,8 @@ use super::sentences::{Sentence, Word};
 /// A longer matter is not given back.
 const MAX_WORDS: usize = 15;
 /// How a question for a way of saying something begins.
-const TALK: [&str; 12] = [
+const TALK: [&str; 13] = [
+    "bring",
     "tell",
     "ask",
     "say",

@@ -26,7 +26,7 @@ const PLAINLY: f32 = 0.6;
 /// Surer than this, a feeling may be answered without anything given back,
 const SURE_ALONE: f32 = 0.4;
 /// and with what was written for the feeling in one matter.
-const SURE_OF_MATTER: f32 = 0.45;
+const SURE_OF_MATTER: f32 = 0.55;
 /// Topics that are people: the message must be about one of them.
 const ROLES: [&str; 7] = ["friend", "child", "partner", "parent", "sibling", "elder", "baby"];
 /// Who may be named in a question.
@@ -65,11 +65,18 @@ pub(super) fn reply(heard: &Heard<'_>) -> Option<String> {
     if given.is_none() && (felt.sure < SURE_ALONE || matches!(feeling, "neutral" | "open")) {
         return None;
     }
-    let heading =
-        if felt.sure >= SURE_OF_MATTER { heading(feeling, heard.message) } else { feeling.to_owned() };
+    let heading = if blames_self(heard.message) && !GLAD.contains(&feeling) {
+        "guilty blame".to_owned()
+    } else if felt.sure >= SURE_OF_MATTER {
+        heading(feeling, heard.message)
+    } else {
+        feeling.to_owned()
+    };
     let mut parts: Vec<String> = given.into_iter().map(|g| ended(&g, &felt, &sentences)).collect();
     parts.extend(pick(heard, &heading, "C"));
-    parts.extend(pick(heard, &heading, "A"));
+    if felt.sure >= SURE_OF_MATTER {
+        parts.extend(pick(heard, &heading, "A"));
+    }
     parts.extend(pick(heard, &heading, "Q").or_else(|| pick(heard, feeling, "Q")));
     (parts.len() > 1).then(|| parts.join(" "))
 }
@@ -159,6 +166,20 @@ fn weight(sentence: &Sentence) -> usize {
     let stems: HashSet<&str> =
         sentence.words.iter().map(|w| w.low.as_str()).filter(|w| !super::likeness::is_stop(w)).collect();
     stems.len()
+}
+
+/// "It's my own fault", "I feel like a terrible mother".
+fn blames_self(message: &str) -> bool {
+    let said = format!(" {} ", words(message).join(" "));
+    [" my own fault ", " all my fault ", " its my fault "].iter().any(|fault| said.contains(fault))
+        || ["terrible", "bad", "awful", "horrible", "useless"].iter().any(|how| {
+            ["mother", "mum", "mom", "father", "dad", "parent", "person", "friend", "daughter", "son"]
+                .iter()
+                .any(|who| {
+                    said.contains(&format!(" like a {how} {who} "))
+                        || said.contains(&format!(" im a {how} {who} "))
+                })
+        })
 }
 
 /// Something glad first and something else at the end.

@@ -98,7 +98,9 @@ const BREAKS: [&str; 12] =
 
 /// A sentence as it is said back, without its end mark and with the first letter small.
 pub(super) fn second(sentence: &Sentence) -> Option<String> {
-    if sentence.is_odd || sentence.asks {
+    // "losted" is no word to repeat.
+    let is_no_form = |w: &Word| w.low.ends_with("ed") && !super::super::is_known_word(&w.low);
+    if sentence.is_odd || sentence.asks || sentence.words.iter().any(is_no_form) {
         return None;
     }
     let mut words: &[Word] = &sentence.words;

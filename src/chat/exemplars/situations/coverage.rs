@@ -6,7 +6,8 @@ use crate::chat::exemplars::likeness::is_stop;
 /// From this share on a situation is what the message is about.
 const COVERED_FROM: f32 = 0.7;
 /// Kinds that are told by their form, whatever else a message says, and the share that is enough for them.
-const PLAIN_KINDS: [&str; 10] = [
+const PLAIN_KINDS: [&str; 11] = [
+    "recipe",
     "about me",
     "ask anything",
     "tell ",
