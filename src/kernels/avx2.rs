@@ -197,6 +197,9 @@ macro_rules! class {
                     // SAFETY: tiles and scales are inside the run; half a line is 32 bytes, half a row of scales 8 floats.
                     unsafe {
                         let supers = supers::<F>(run, half);
+                        if half == 0 {
+                            prefetch(run, run_bytes::<F>());
+                        }
                         for t in 0..n {
                             let tile = run.add(t * F::TILE_BYTES);
                             for (g, mut codes) in lines::<F>(tile, half).into_iter().enumerate() {

@@ -9,6 +9,7 @@ use std::arch::x86_64::{
 };
 
 use super::super::pack::TILES_PER_SUPER;
+use super::prefetch;
 
 /// What distinguishes the formats inside a kernel; constants, so that an instance has no branch on them.
 pub(in super::super) trait Family {
@@ -275,8 +276,10 @@ pub(in super::super) unsafe fn expand<F: Family>(p: *const u8, n: usize, out: &m
     // SAFETY: offsets stay inside the tiles and the super-block scales that the caller vouched for.
     unsafe {
         let (d, dmin) = super_scales::<F>(p.add(TILES_PER_SUPER * F::TILE_BYTES));
+        prefetch(p.add(TILES_PER_SUPER * F::TILE_BYTES), F::SUPER_BYTES);
         for t in 0..n {
             let tile = p.add(t * F::TILE_BYTES);
+            prefetch(tile, F::TILE_BYTES);
             for (g, codes) in lines::<F>(tile).into_iter().enumerate() {
                 _mm512_storeu_si512(out.codes[8 * t + g].as_mut_ptr().cast(), codes);
             }
