@@ -45,6 +45,11 @@ const SURELY_HARD: f32 = 0.7;
 /// A feeling and those near it have at least this share, or it is not named.
 const SURE_FROM: f32 = 0.4;
 
+/// Whether a feeling is neither good nor bad.
+pub(super) fn is_even(name: &str) -> bool {
+    EVEN.contains(&name)
+}
+
 struct Weights {
     names: Vec<&'static str>,
     classes: HashMap<String, Vec<&'static str>>,

@@ -10,6 +10,7 @@
 //!
 //! `models/train/collection.py` writes the files from the dialogues.
 
+mod courtesy;
 mod echo;
 mod feeling;
 mod games;
@@ -79,6 +80,35 @@ const MAX_MORE_WORDS: usize = 5;
 const GRAVE_WORDS: [&str; 24] = [
     "die", "dying", "dead", "kill", "suicid", "hurt", "harm", "cut", "bleed", "pill", "overdos", "goodbye",
     "note", "knife", "gun", "jump", "hang", "drunk", "drug", "scar", "alone", "end", "tomorrow", "live",
+];
+/// How words begin behind which somebody may be in danger though the message sounds light.
+const HIDING_WORDS: [&str; 22] = [
+    "touch", "secret", "hit", "kick", "punch", "beat", "slap", "scare", "afraid", "fright", "believe",
+    "kiss", "tablet", "lock", "threat", "force", "naked", "blood", "weapon", "starv", "vomit", "home",
+];
+/// From this share on a message is light because it is glad.
+const LIGHT_FROM: f32 = 0.6;
+/// Brothers and sisters, and what they fall out over.
+const SIBLINGS: [&str; 6] = ["brother", "sister", "bro", "sis", "brothers", "sisters"];
+const SQUABBLED_OVER: [&str; 18] = [
+    "lego",
+    "toy",
+    "toys",
+    "room",
+    "tablet",
+    "ipad",
+    "clothes",
+    "game",
+    "games",
+    "spaceship",
+    "doll",
+    "bike",
+    "ball",
+    "xbox",
+    "charger",
+    "hoodie",
+    "book",
+    "tv",
 ];
 /// Days that a reply names only to somebody who did.
 const WEEKDAYS: [&str; 7] = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"];
@@ -169,7 +199,8 @@ pub(super) fn whole(asked: &Asked<'_>) -> Option<String> {
     if let Some(fact) = memory::answer(asked.message, asked.memories) {
         return Some(fact);
     }
-    answer(&Asked { message: &mended, ..*asked }, asked.message)
+    let reply = answer(&Asked { message: &mended, ..*asked }, asked.message)?;
+    Some(if asked.n_before == 0 { courtesy::greeted(asked.message, reply) } else { reply })
 }
 
 /// The answer to a message whose words are as they are meant, from the most to the least particular.
@@ -185,13 +216,20 @@ fn answer(asked: &Asked<'_>, typed: &str) -> Option<String> {
     {
         return Some(small);
     }
+    if let Some(parting) = courtesy::parting(message, said).filter(|_| asked.danger.is_none()) {
+        return Some(parting);
+    }
+    let asked_last = situations::asked(message, said);
+    if let Some(known) = asked_last.as_ref().filter(|a| a.is_all || asked.danger.is_none()) {
+        return Some(known.text.clone());
+    }
     let felt = feeling::of(message);
     let (is_glad, is_sorry) = (felt.glad > 1.0 - IN_TUNE, felt.glad < IN_TUNE && felt.name != "neutral");
     let particular = written_before(asked, SAME_FROM).map(str::to_owned);
     let kind = || situations::fitting(message, said, is_glad, is_sorry);
     let likely = || written_before(asked, WHOLE_FROM).map(str::to_owned);
     let own = || echo::reply(&echo::Heard { message: &spelling::surely_mended(typed), said });
-    let is_safe = particular.is_some() || situations::is_light(message);
+    let is_safe = particular.is_some() || situations::is_light(message) || is_plainly_light(message, &felt);
     let found = particular.or_else(kind).or_else(likely).or_else(own);
     match asked.danger {
         Some(_) if is_safe => found,
@@ -205,6 +243,15 @@ fn answer(asked: &Asked<'_>, typed: &str) -> Option<String> {
 fn is_for_more(message: &str) -> bool {
     let words = likeness::words(message);
     words.len() <= MAX_MORE_WORDS && words.iter().any(|w| MORE.contains(&w.as_str()))
+}
+
+/// Whether a message that the check is unsure of is glad, bored or even, and has no word that could hide more.
+fn is_plainly_light(message: &str, felt: &feeling::Felt) -> bool {
+    let is_hidden = |w: &String| GRAVE_WORDS.iter().chain(&HIDING_WORDS).any(|begin| w.starts_with(begin));
+    let words = likeness::words(message);
+    let is_squabble = words.iter().any(|w| SIBLINGS.contains(&w.as_str()))
+        && words.iter().any(|w| SQUABBLED_OVER.contains(&w.as_str()));
+    (felt.glad > LIGHT_FROM || feeling::is_even(felt.name) || is_squabble) && !words.iter().any(is_hidden)
 }
 
 /// Whether the danger that the check sees is plainly a quarrel with a friend, or a partner who wants one for himself. The

@@ -4,11 +4,13 @@
 //! situation names such a thing by patterns, and its replies hold for everybody in it. `models/train/README.md` has the
 //! form of the patterns.
 
+mod asked;
 mod coverage;
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
+pub(super) use self::asked::answer as asked;
 pub(super) use self::coverage::fitting;
 use super::likeness::{is_stop, stem, words};
 
@@ -260,7 +262,7 @@ fn situation(message: &str) -> Option<(&'static Situation, &'static Pattern, Vec
         return None;
     }
     let mut best: Option<(&Situation, &Pattern, Match)> = None;
-    for situation in &situations().1 {
+    for situation in situations().1.iter().filter(|s| !s.name.starts_with(asked::KNOWN)) {
         for pattern in &situation.patterns {
             let Some(mut found) = matched(pattern, &words) else { continue };
             if situation.name.starts_with(ENTERTAINING) && is_request(&words, found.at[0].0) {

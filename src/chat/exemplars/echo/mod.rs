@@ -6,6 +6,7 @@
 
 mod asking;
 mod grammar;
+mod matter;
 mod person;
 mod sentences;
 
@@ -21,6 +22,8 @@ use super::likeness::words;
 const ECHO: &str = include_str!("../../../../assets/echo.tsv");
 /// Two sentences are given back together up to so many words.
 const MAX_TOGETHER: usize = 24;
+/// A sentence of so many words that blames says nothing else.
+const MAX_BLAME: usize = 7;
 /// From this share on a message of a single half counts as glad or not.
 const PLAINLY: f32 = 0.6;
 /// Surer than this, a feeling may be answered without anything given back,
@@ -50,7 +53,7 @@ pub(super) struct Heard<'a> {
 /// An answer in the person's own words, if there is one.
 pub(super) fn reply(heard: &Heard<'_>) -> Option<String> {
     let sentences = sentences::sentences(heard.message);
-    let felt = feeling::of(heard.message);
+    let (felt, sure) = matter::sure(heard.message, feeling::of(heard.message));
     if let Some(asked) = asking::asked(&sentences) {
         return to_question(heard, &asked, &sentences, &felt);
     }
@@ -62,11 +65,14 @@ pub(super) fn reply(heard: &Heard<'_>) -> Option<String> {
     let is_inside = !heard.said.is_empty();
     // Inside a chat one who hears every sentence twice talks to a parrot.
     let given = given.filter(|_| !is_inside || heard.said.len() % 3 == 2);
-    if given.is_none() && (felt.sure < SURE_ALONE || matches!(feeling, "neutral" | "open")) {
+    if given.is_none() && sure.is_none() && (felt.sure < SURE_ALONE || matches!(feeling, "neutral" | "open"))
+    {
         return None;
     }
     let heading = if blames_self(heard.message) && !GLAD.contains(&feeling) {
         "guilty blame".to_owned()
+    } else if let Some(sure) = sure {
+        sure.to_owned()
     } else if felt.sure >= SURE_OF_MATTER {
         heading(feeling, heard.message)
     } else {
@@ -124,7 +130,7 @@ fn ended(given: &str, felt: &Felt, sentences: &[Sentence]) -> String {
 fn given(sentences: &[Sentence]) -> Option<String> {
     let whole: Vec<(usize, String)> = sentences
         .iter()
-        .filter(|s| !is_empty(s))
+        .filter(|s| !is_empty(s) && !is_only_blame(s))
         .filter_map(|s| Some((weight(s), person::second(s)?)))
         .collect();
     let n_words: usize = whole.iter().map(|(_, said)| said.split(' ').count()).sum();
@@ -180,6 +186,12 @@ fn blames_self(message: &str) -> bool {
                         || said.contains(&format!(" im a {how} {who} "))
                 })
         })
+}
+
+/// "It's all my fault": nothing that one says back to somebody.
+fn is_only_blame(sentence: &Sentence) -> bool {
+    let text: Vec<&str> = sentence.words.iter().map(|w| w.low.as_str()).collect();
+    text.len() <= MAX_BLAME && blames_self(&text.join(" "))
 }
 
 /// Something glad first and something else at the end.

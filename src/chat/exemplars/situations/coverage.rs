@@ -187,10 +187,15 @@ pub(super) fn covered(situation: &Situation, words: &[Word]) -> f32 {
             seen[at..at + n].fill(true);
         }
     }
-    let says = |w: &&Word| !is_stop(&w.raw) && !FILLERS.contains(&w.raw.as_str()) && !is_counted(&w.raw);
+    let says = |w: &&Word| is_weighty(&w.raw);
     let all = words.iter().filter(says).count();
     let of_seen = words.iter().zip(&seen).filter(|(w, seen)| **seen && says(w)).count();
     if all == 0 { 1.0 } else { of_seen as f32 / all as f32 }
+}
+
+/// Whether a word says something of the matter.
+pub(super) fn is_weighty(raw: &str) -> bool {
+    !is_stop(raw) && !FILLERS.contains(&raw) && !is_counted(raw)
 }
 
 fn is_counted(raw: &str) -> bool {
