@@ -61,7 +61,9 @@ pub(in super::super) fn answer(message: &str, said: &[&str]) -> Option<Answer> {
             best(words, |s| s.name.starts_with(KNOWN)).filter(|(s, _)| coverage::covered(s, words) >= from)
         };
         let known = of_known(&words, COVERED_FROM_KNOWN).or_else(|| {
+            // Alone it has been read; without its small words what a pattern bars would go unseen.
             let told = sentences.iter().take_while(|s| *s != sentence);
+            told.clone().next()?;
             of_known(&with_story(told, sentence), COVERED_FROM_STORY)
         });
         // A message of one sentence is looked at whole, and by more.
@@ -159,6 +161,7 @@ mod tests {
             "We boiled eggs at school today!",
             "my roommate died",
             "my brother quit his job without telling us",
+            "what can i cook with eggs and potatoes",
         ] {
             assert_eq!(text(message), None, "{message}");
         }
