@@ -7,7 +7,7 @@ const PARTING_WORDS: &str = "goodnight good night nighty bye byebye goodbye cya 
     tonight this evening talk talking chat chatting help helping helped gotta got have need should must better go going gone now \
     i im ill off bed sleep see later soon tomorrow and so much very really a lot the that it was is nice lovely kind great ok okay \
     well mom mum mommy mummy dad being there here your advice time again be dinner take care sweet dreams hugs of all right lunch \
-    work class back feel feeling bit xx x ttyl heading headed then with meant means needed what just";
+    work class back feel feeling bit xx x ttyl heading headed then with meant means needed what just love lots ya";
 /// One of these makes it a parting,
 const NIGHTS: [&str; 7] =
     ["goodnight", "good night", "sweet dreams", "off to bed", "going to bed", "go to bed", "go to sleep"];
