@@ -35,11 +35,16 @@ const NO_NAMES: [&str; 22] = [
     "good", "bad", "fine", "sad", "tired", "nobody", "dont", "know", "not",
 ];
 
+/// What is said to a knock, and to whoever was named then.
+const WHO_IS_THERE: &str = "Who's there?";
+const AFTER_A_KNOCK: &str = "Ha! I never saw that one coming. Have you got another?";
+
 /// What follows from what the parent said last, if anything does.
 pub(super) fn reply(message: &str, said: &[&str]) -> Option<String> {
     let last = said.last()?;
     let words = words(message);
-    guess(&words, message, last)
+    knocked(message, said)
+        .or_else(|| guess(&words, message, last))
         .or_else(|| taken_up(&words, last, said))
         .or_else(|| name(message, &words, last))
 }
@@ -64,6 +69,19 @@ fn guess(words: &[String], message: &str, last: &str) -> Option<String> {
     }
     (is_short && situations::reply(message, &[]).is_none())
         .then(|| format!("That's a good guess, but not the one I had in mind. {answer} {another}"))
+}
+
+/// A knock-knock joke that the person tells: two answers, the first with the name in it.
+fn knocked(message: &str, said: &[&str]) -> Option<String> {
+    match said {
+        [.., WHO_IS_THERE] => {
+            let mut letters = message.trim().trim_end_matches(|c: char| !c.is_alphanumeric()).chars();
+            let first = letters.next()?.to_uppercase().to_string();
+            Some(format!("{first}{} who?", letters.as_str()))
+        }
+        [.., WHO_IS_THERE, who] if who.ends_with(" who?") => Some(AFTER_A_KNOCK.to_owned()),
+        _ => None,
+    }
 }
 
 fn taken_up(words: &[String], last: &str, said: &[&str]) -> Option<String> {
@@ -103,6 +121,15 @@ fn name(message: &str, words: &[String], last: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_knock_is_answered_and_its_joke_heard_to_the_end() {
+        let knocked = situations::reply("knock knock", &[]).unwrap();
+        assert_eq!(knocked, WHO_IS_THERE);
+        let who = reply("lettuce!", &[WHO_IS_THERE]).unwrap();
+        assert_eq!(who, "Lettuce who?");
+        assert_eq!(reply("lettuce in its cold", &[WHO_IS_THERE, &who]).as_deref(), Some(AFTER_A_KNOCK));
+    }
 
     #[test]
     fn a_riddle_goes_on_with_its_answer() {

@@ -23,7 +23,7 @@ const ASKS: [&str; 32] = [
     "help", "need", "teach", "tell", "explain", "recipe", "whose",
 ];
 /// Inside a sentence these make it one; "my grandson taught me how to" does not.
-const ASKS_INSIDE: [&str; 11] = [
+const ASKS_INSIDE: [&str; 14] = [
     "dont know how",
     "no idea how",
     "idk how",
@@ -32,6 +32,9 @@ const ASKS_INSIDE: [&str; 11] = [
     "dont know what to",
     "not sure what to",
     "idk what to",
+    "no idea what to",
+    "no clue what to",
+    "no clue how",
     "name ideas",
     "gift ideas",
     "present ideas",
