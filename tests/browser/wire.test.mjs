@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { after, afterEach, before, beforeEach, test } from "node:test";
 
 import { startDouble } from "./double.mjs";
-import { ASSETS, answer, ask, openDevice, say, startBrowser, until } from "./house.mjs";
+import { ASSETS, DEADLINE_MS, answer, ask, openDevice, say, startBrowser, until } from "./house.mjs";
 
 const STORY = "Once, in Käthe's kitchen 🫖, the kettle sang. Everybody listened. Nobody spoke until it was done.";
 const words = (text) => text.match(/\S+\s*/g);
@@ -158,7 +158,7 @@ test("another device's list follows, and its open chat goes when it is deleted e
   await other.page.waitForSelector(".message.parents");
   await page.click(".chat-more");
   await page.click("[role=menuitem]:has-text('Delete')");
-  await other.page.waitForSelector("#welcome:not([hidden])", { timeout: 20_000 });
+  await other.page.waitForSelector("#welcome:not([hidden])", { timeout: DEADLINE_MS / 2 });
   assert.equal(await other.page.locator(".chat-link").count(), 0);
 });
 
