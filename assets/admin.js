@@ -146,8 +146,8 @@ function modelForm(models, again) {
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     whileBusy(submit, async () => {
-      await api.adminSwitchModel(select.value);
-      toast(`${select.value} answers now.`);
+      const { note } = await api.adminSwitchModel(select.value);
+      toast(`${select.value} answers now${note ? `; ${note}` : ""}.`);
       await again();
     }).catch(toastError);
   });

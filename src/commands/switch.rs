@@ -9,7 +9,7 @@ use mommygpt::hub::preflight::{Preflight, Tried};
 use mommygpt::hub::{BUILTIN, BUILTIN_NAME, HubError, ModelFile, Models};
 use mommygpt::model::LoadOptions;
 use mommygpt::web::control::{self, Answer, Operation};
-use mommygpt::web::models::{Choice, ModelChooser, SwitchError};
+use mommygpt::web::models::{Choice, Chosen, ModelChooser, SwitchError};
 
 use super::models::{remember, size};
 use super::{Failure, Out};
@@ -77,7 +77,7 @@ impl ModelChooser for Chooser {
         Ok(choices)
     }
 
-    fn choose(&self, name: &str) -> Result<Choice, SwitchError> {
+    fn choose(&self, name: &str) -> Result<Chosen, SwitchError> {
         let model = self.models.named(name).map_err(unread)?;
         if let Some(untried) = self.models.untried(&model)
             && untried.check(&self.preflight).map_err(unread)? == Tried::Works
@@ -93,7 +93,9 @@ impl ModelChooser for Chooser {
             other => SwitchError::Busy(other.to_string()),
         })?;
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = model;
-        Ok(Choice { name: name.to_owned(), size_bytes: info.size_bytes, current: true })
+        let note = info.no_draft.as_ref().map(|why| format!("no draft model guesses for {name} ({why})"));
+        let model = Choice { name: name.to_owned(), size_bytes: info.size_bytes, current: true };
+        Ok(Chosen { model, note })
     }
 }
 
@@ -110,8 +112,11 @@ pub(super) fn switch(dir: &Path, model: String, out: &mut Out) -> Result<(), Fai
         Ok(control::ask(server, &Operation::SwitchModel { model }).await?)
     })?;
     match answer {
-        Answer::Switched { name, size_bytes } => {
+        Answer::Switched { name, size_bytes, note } => {
             writeln!(out, "{name} ({}) answers now, until the server starts anew.", size(size_bytes))?;
+            if let Some(note) = note {
+                writeln!(out, "note: {note}")?;
+            }
             Ok(())
         }
         _ => Err(Failure::failed("the running server gave another answer; are both of the same version?")),

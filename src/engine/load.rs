@@ -10,7 +10,8 @@ use crate::text::{TextModel, Tokenizer};
 pub(super) fn bring(gguf: &ModelSource, load: &LoadOptions) -> Result<Loaded, LoadError> {
     let gguf = open(gguf)?;
     let text = TextModel::from_gguf(&gguf)?;
-    Ok(Loaded { model: model::load(&gguf, load)?, text, size_bytes: gguf.size_bytes(), draft: None })
+    let (model, size_bytes) = (model::load(&gguf, load)?, gguf.size_bytes());
+    Ok(Loaded { model, text, size_bytes, draft: None, no_draft: None })
 }
 
 fn open(gguf: &ModelSource) -> Result<Gguf, ModelError> {
@@ -39,12 +40,13 @@ pub(super) fn bring_draft(
     Ok(model::load(&gguf, &LoadOptions { n_ctx: Some(n_ctx), ..load.clone() })?)
 }
 
-/// [`bring_draft`] for a model that answers without one too; why it has none is logged.
-pub(super) fn draft_if_fit(
-    gguf: &ModelSource,
-    load: &LoadOptions,
-    loaded: &Loaded,
-) -> Option<Box<dyn Model>> {
-    let draft = bring_draft(gguf, load, loaded);
-    draft.inspect_err(|error| tracing::warn!(%error, "the new model answers without a draft model")).ok()
+/// [`bring_draft`] for a model that answers without one too; why it has none is kept.
+pub(super) fn draft_if_fit(gguf: &ModelSource, load: &LoadOptions, loaded: Loaded) -> Loaded {
+    match bring_draft(gguf, load, &loaded) {
+        Ok(draft) => Loaded { draft: Some(draft), ..loaded },
+        Err(error) => {
+            tracing::warn!(%error, "the new model answers without a draft model");
+            Loaded { no_draft: Some(error.to_string()), ..loaded }
+        }
+    }
 }

@@ -120,6 +120,8 @@ pub struct Loaded {
     pub size_bytes: u64,
     /// A smaller model of the same vocabulary that guesses what this one will say.
     pub draft: Option<Box<dyn Model>>,
+    /// Why it answers without the draft model that was wanted.
+    pub no_draft: Option<String>,
 }
 
 /// Whether requests can be taken.
@@ -156,6 +158,8 @@ pub struct ModelInfo {
     pub backend: String,
     /// What its pages of keys and values are, where they can be kept.
     pub kv_form: Option<KvForm>,
+    /// Why it answers without the draft model that was wanted.
+    pub no_draft: Option<String>,
 }
 
 /// Why a model could not be loaded.
@@ -230,7 +234,7 @@ impl Engine {
 
     /// Loads another model and lets it take the place of the running one, which goes on until then and ends what it has
     /// begun. Blocks until it is done; requests wait meanwhile, or are refused with [`EngineError::NotReady`]. `draft`
-    /// guesses for it where it can; where it cannot, the log says why, and the new model answers without.
+    /// guesses for it where it can; where it cannot, `no_draft` says why, and the new model answers without.
     ///
     /// # Errors
     /// [`EngineError::Load`] says why the new one does not load; the old one goes on then.
@@ -243,9 +247,9 @@ impl Engine {
     ) -> Result<Arc<ModelInfo>, EngineError> {
         self.switch_with(move || {
             let loaded = bring(&gguf, &load)?;
-            Ok(Loaded {
-                draft: draft.as_ref().and_then(|draft| draft_if_fit(draft, &load, &loaded)),
-                ..loaded
+            Ok(match &draft {
+                Some(draft) => draft_if_fit(draft, &load, loaded),
+                None => loaded,
             })
         })
     }

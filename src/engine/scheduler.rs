@@ -334,6 +334,7 @@ pub(super) fn info_of(loaded: &Loaded) -> ModelInfo {
         n_params: config.n_params,
         backend: loaded.model.backend(),
         kv_form: loaded.model.kv_form(),
+        no_draft: loaded.no_draft.clone(),
     }
 }
 

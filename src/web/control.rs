@@ -18,7 +18,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::models::{ModelChooser, SwitchError};
+use super::models::{Chosen, ModelChooser, SwitchError};
 use crate::auth::{Auth, AuthError, Authority, NewAccount};
 use crate::domain::{Email, Invalid, Role, User};
 use crate::store::backup::CheckReport;
@@ -151,6 +151,8 @@ pub enum Answer {
         name: String,
         /// Size of its files.
         size_bytes: u64,
+        /// What does not go on as before.
+        note: Option<String>,
     },
     /// The database was checked.
     Checked {
@@ -368,7 +370,8 @@ async fn switch(chooser: Arc<dyn ModelChooser>, model: String) -> Result<Answer,
         SwitchError::Unusable(message) => Refusal { exit_code: 3, message },
         other => Refusal::failed(other.to_string()),
     })?;
-    Ok(Answer::Switched { name: chosen.name, size_bytes: chosen.size_bytes })
+    let Chosen { model, note } = chosen;
+    Ok(Answer::Switched { name: model.name, size_bytes: model.size_bytes, note })
 }
 
 async fn answer(stream: UnixStream, served: &Served) -> io::Result<()> {

@@ -27,6 +27,15 @@ pub struct Choice {
     pub current: bool,
 }
 
+/// A model that took over.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Chosen {
+    /// The model.
+    pub model: Choice,
+    /// What the person who chose it should know of: that it answers without the draft model.
+    pub note: Option<String>,
+}
+
 /// Why another model does not answer now. The one before goes on.
 #[derive(Debug, thiserror::Error)]
 pub enum SwitchError {
@@ -55,7 +64,7 @@ pub trait ModelChooser: Debug + Send + Sync {
     ///
     /// # Errors
     /// [`SwitchError`]; the one before goes on then.
-    fn choose(&self, name: &str) -> Result<Choice, SwitchError>;
+    fn choose(&self, name: &str) -> Result<Chosen, SwitchError>;
 }
 
 impl From<SwitchError> for ApiError {
@@ -93,6 +102,16 @@ impl From<Choice> for ModelChoice {
     }
 }
 
+/// The model that answers from now on.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ModelChosen {
+    #[serde(flatten)]
+    model: ModelChoice,
+    /// What does not go on as before: why no draft model guesses for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<String>,
+}
+
 /// Every model that may be chosen.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct ModelList {
@@ -120,12 +139,12 @@ pub(crate) struct ModelForm {
 /// Lets another model answer from now on, until the server starts anew. Replies that are being written are finished
 /// first; messages wait meanwhile, or get 503. A model that does not load is refused, and the one before goes on.
 #[utoipa::path(post, path = "/api/admin/model", tag = "admin", request_body = ModelForm,
-    responses((status = 200, body = ModelChoice), (status = 422), (status = 503)))]
+    responses((status = 200, body = ModelChosen), (status = 422), (status = 503)))]
 pub(crate) async fn switch(
     State(app): State<App>,
     _: Admin,
     Json(form): Json<ModelForm>,
-) -> Result<axum::Json<ModelChoice>, ApiError> {
+) -> Result<axum::Json<ModelChosen>, ApiError> {
     let Some(chooser) = app.options().models.clone() else {
         return Err(SwitchError::Unknown(format!(
             "{:?}: there are no models to choose from here",
@@ -133,6 +152,6 @@ pub(crate) async fn switch(
         ))
         .into());
     };
-    let choice = tokio::task::spawn_blocking(move || chooser.choose(&form.name)).await??;
-    Ok(axum::Json(choice.into()))
+    let Chosen { model, note } = tokio::task::spawn_blocking(move || chooser.choose(&form.name)).await??;
+    Ok(axum::Json(ModelChosen { model: model.into(), note }))
 }

@@ -78,7 +78,8 @@ impl Script {
         let config = ModelConfig::from_gguf(&gguf, Some(CONTEXT))?;
         let model =
             Scripted { script: self.clone(), text: again, config, sequences: HashMap::new(), n_made: 0 };
-        Ok(Loaded { model: Box::new(model), text, size_bytes: gguf.size_bytes(), draft: None })
+        let size_bytes = gguf.size_bytes();
+        Ok(Loaded { model: Box::new(model), text, size_bytes, draft: None, no_draft: None })
     }
 }
 

@@ -45,6 +45,8 @@ pub(crate) struct State {
     /// A step with this token fails, or panics.
     pub(crate) error_at: Option<TokenId>,
     pub(crate) panic_at: Option<TokenId>,
+    /// A step takes so long for each of its rows.
+    pub(crate) row_takes: Duration,
 }
 
 impl Remote {
@@ -59,6 +61,11 @@ impl Remote {
     /// Steps wait from now on.
     pub(crate) fn hold(&self) {
         self.change(|s| s.permits = Some(0));
+    }
+    /// Takes the time of so many rows.
+    fn spend(&self, n_rows: u32) {
+        let takes = self.see(|s| s.row_takes) * n_rows;
+        drop(self.0.1.wait_timeout_while(self.state(), takes, |_| true));
     }
     /// Lets `n` steps through.
     pub(crate) fn allow(&self, n: usize) {
@@ -131,7 +138,7 @@ pub(crate) fn load(remote: &Remote, n_ctx: usize, next: Next) -> Result<Loaded, 
     };
     remote.change(|s| s.n_loads += 1);
     let model = ScriptedModel { config, next, remote: remote.clone(), sequences: BTreeMap::new(), n_made: 0 };
-    Ok(Loaded { model: Box::new(model), text, size_bytes: 0, draft: None })
+    Ok(Loaded { model: Box::new(model), text, size_bytes: 0, draft: None, no_draft: None })
 }
 
 impl Model for ScriptedModel {
@@ -184,6 +191,7 @@ impl Model for ScriptedModel {
         });
         self.remote.wait("a permit to step", |s| (s.permits != Some(0)).then_some(()));
         self.remote.set(|s| s.permits = s.permits.map(|p| p - 1));
+        self.remote.spend(rows.iter().map(|r| r.tokens.len() as u32).sum());
         assert!(!panics, "a scripted panic");
         if errs {
             return Err(ModelError::Backend("a scripted error".into()));

@@ -135,7 +135,7 @@ fn the_operator_and_the_admin_change_the_model_of_a_running_server() {
     let ran = program.run(&["switch", "tiny"]);
     assert!(ran.code == 1 && ran.stderr.contains("no server runs"), "{ran:?}");
     assert!(!program.data().join("mommygpt.redb").exists(), "asking makes no database");
-    let server = program.serve(&["-m", "builtin", "--signup", "open"]);
+    let server = program.serve(&["-m", "builtin", "--draft", "builtin", "--signup", "open"]);
     let form = json!({"email": "ada@example.org", "password": "correct horse battery staple"});
     let (_, body) = server.post("/api/auth/signup", &form);
     let token = body["session_token"].as_str().unwrap();
@@ -146,12 +146,19 @@ fn the_operator_and_the_admin_change_the_model_of_a_running_server() {
 
     let ran = program.good(&["switch", "tiny"], "");
     assert!(ran.stdout.contains("tiny"), "{ran:?}");
+    let note = ran.after("note: no draft model guesses for tiny ");
+    assert!(note.contains("--draft builtin: it has ") && note.contains("vocabulary"), "{ran:?}");
     assert_eq!(answers(&server, token), "tiny");
     assert_eq!(say("And how was your day").0, 200, "the chat goes on");
     let (status, body) = server.post_as("/api/admin/model", token, &json!({"name": "builtin"}));
     assert_eq!((status, body["name"].as_str()), (200, Some("builtin")), "{body}");
+    assert_eq!(body.get("note"), None, "its guesses are its own again: {body}");
     let before = answers(&server, token);
     assert_ne!(before, "tiny");
+    let (status, body) = server.post_as("/api/admin/model", token, &json!({"name": "tiny"}));
+    assert_eq!((status, body["current"].as_bool()), (200, Some(true)), "{body}");
+    assert!(body["note"].as_str().unwrap().contains("vocabulary"), "{body}");
+    program.good(&["switch", "builtin"], "");
 
     let mut broken = tiny_llama();
     broken.set("llama.attention.head_count", Meta::U32(0));

@@ -70,7 +70,8 @@ impl OwnServer {
         };
         let engine = Engine::start_with(limits, move || -> Result<Loaded, LoadError> {
             let text = TextModel::from_gguf(&gguf)?;
-            Ok(Loaded { model: model::load(&gguf, &load)?, text, size_bytes: gguf.size_bytes(), draft: None })
+            let (model, size_bytes) = (model::load(&gguf, &load)?, gguf.size_bytes());
+            Ok(Loaded { model, text, size_bytes, draft: None, no_draft: None })
         });
         let options = AuthOptions { signup: SignupMode::Open, exposed: false, clock: Clock::monotonic() };
         let auth = Auth::new(store.clone(), options)?;
