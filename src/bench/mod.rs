@@ -3,7 +3,8 @@
 //! `plan` turns lists into tests, `runner` runs them on a loaded model, `row` and `report` hold and write the results
 //! under llama-bench's names, `description` computes what does not depend on an engine, `shape` makes models without a
 //! file, `machine` measures memory and arithmetic, `load` puts a load on a server, `compare` says whether a change
-//! helped and `environment` what disturbed, `page` and `plot` draw, `system` asks the system, `stats` computes.
+//! helped and `environment` what disturbed, `page` and `plot` draw, `system` asks the system, `stats` computes,
+//! `stop` ends it early.
 //!
 //! Every claim carries its check: the share of the machine's own limit, and a hash of the tokens that were generated.
 
@@ -20,6 +21,7 @@ pub mod row;
 pub mod runner;
 pub mod shape;
 pub mod stats;
+pub mod stop;
 pub mod system;
 
 /// llama-bench's `-p`.

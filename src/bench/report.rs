@@ -45,7 +45,8 @@ impl Format {
     }
 }
 
-/// Writes rows as they come, so that what was measured is there whatever happens next.
+/// Writes rows as they come, so that what was measured is there whatever happens next; a page is written at the end. Of
+/// JSON's newest row only the closing brace is held back: the last one says if rows are missing.
 pub struct Report<'a> {
     format: Format,
     out: &'a mut dyn Write,
@@ -193,8 +194,8 @@ impl<'a> Report<'a> {
                 writeln!(self.out, "{}", cells.join(","))?;
             }
             Format::Json => {
-                let before = if self.n_rows > 0 { ",\n" } else { "" };
-                write!(self.out, "{before}{}", json(row, "  {\n    ", ",\n    ", "\n  }"))?;
+                let before = if self.n_rows > 0 { "\n  },\n" } else { "" };
+                write!(self.out, "{before}{}", json(row, "  {\n    ", ",\n    ", ""))?;
             }
             Format::Jsonl => writeln!(self.out, "{}", json(row, "{", ", ", "}"))?,
             Format::Sql => sql_row(self.out, row)?,
@@ -213,7 +214,12 @@ impl<'a> Report<'a> {
         match self.format {
             Format::Md => self.markdown_foot(interrupted)?,
             Format::Json if self.n_rows == 0 => writeln!(self.out, "[\n]")?,
-            Format::Json => writeln!(self.out, "\n]")?,
+            Format::Json => {
+                if let Some(reason) = interrupted {
+                    write!(self.out, ",\n    \"interrupted\": {}", serde_json::Value::from(reason))?;
+                }
+                writeln!(self.out, "\n  }}\n]")?;
+            }
             Format::Html => write!(self.out, "{}", page::engine_page(&self.rows, interrupted))?,
             Format::Svg => write!(self.out, "{}", page::engine_sheet(&self.rows))?,
             Format::Csv | Format::Jsonl | Format::Sql => {}

@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 use super::description::Description;
 use super::plan::{Invalid, Test};
 use super::row::{Limits, ModelFacts, Row};
+use super::stop::Stop;
 use super::system;
 use crate::kernels::attention::PAGE_LEN;
 use crate::model::{
@@ -23,7 +24,7 @@ const WARM_UP_GEN: usize = 4;
 const HASH_DIGITS: usize = 16;
 
 /// How tests are run.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Measured repetitions of each test, at least 1.
     pub repetitions: usize,
@@ -31,6 +32,19 @@ pub struct Options {
     pub warm_up: bool,
     /// Pause before each test, for a machine that must cool down.
     pub delay: Duration,
+    /// Ends them early.
+    pub stop: Stop,
+}
+
+/// Why a test has no result.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The model failed.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The end was asked for before anything of it was measured.
+    #[error("interrupted")]
+    Interrupted,
 }
 
 /// A model ready to be measured.
@@ -114,24 +128,21 @@ impl Subject {
         Ok(Self { model, facts })
     }
 
-    /// Runs one test. `progress` hears of every repetition before it starts.
+    /// Runs one test. `progress` hears of every repetition before it starts. Where the end is asked for in between, the
+    /// row has the repetitions so far and is marked.
     ///
     /// # Errors
-    /// Of [`Model::step`]; nothing of the test is kept then.
+    /// [`RunError`]; nothing of the test is kept then.
     pub fn measure(
         &mut self,
         test: &Test,
         options: &Options,
         limits: Limits,
         progress: &mut dyn FnMut(&Step<'_>),
-    ) -> Result<Row, ModelError> {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the rest that was asked for, so that a machine cools down"
-        )]
-        std::thread::sleep(options.delay);
+    ) -> Result<Row, RunError> {
+        options.stop.rest(options.delay);
         let test_time = now();
-        let mut run = Run::start(self.model.as_mut(), test)?;
+        let mut run = Run::start(self.model.as_mut(), test, &options.stop)?;
         let mut step = Step { test, repetition: 0, n_repetitions: 0, last_seconds: None };
         if options.warm_up {
             progress(&step);
@@ -156,7 +167,14 @@ impl Subject {
         for repetition in 0..options.repetitions {
             step = Step { repetition, n_repetitions: options.repetitions, ..step };
             progress(&step);
-            let timed = run.repetition(test.n_gen)?;
+            let timed = match run.repetition(test.n_gen) {
+                Err(RunError::Interrupted) if repetition > 0 => {
+                    let n = options.repetitions;
+                    row.invalid.get_or_insert(format!("interrupted after {repetition} of {n} repetitions"));
+                    break;
+                }
+                timed => timed?,
+            };
             step.last_seconds = Some(timed.total.as_secs_f64());
             row.samples_ns.push(timed.total.as_nanos() as u64);
             row.ttft_ns.push(timed.first.as_nanos() as u64);
@@ -172,7 +190,7 @@ impl Subject {
                 ));
             }
         }
-        run.end();
+        drop(run);
         let work = Work::of(self.model.as_ref(), &self.facts.description, test);
         row.bytes_read = work.bytes;
         row.n_operations = work.n_operations;
@@ -186,6 +204,7 @@ impl Subject {
 struct Run<'a> {
     model: &'a mut dyn Model,
     test: &'a Test,
+    stop: &'a Stop,
     seqs: Vec<SeqId>,
     /// Ids of all positions before generation, the same for every sequence.
     prompt: Vec<TokenId>,
@@ -201,9 +220,9 @@ struct Timed {
 }
 
 impl<'a> Run<'a> {
-    fn start(model: &'a mut dyn Model, test: &'a Test) -> Result<Self, ModelError> {
+    fn start(model: &'a mut dyn Model, test: &'a Test, stop: &'a Stop) -> Result<Self, RunError> {
         let prompt = prompt(model.config().n_vocab, test.n_depth + test.n_prompt.max(1));
-        let mut run = Self { model, test, seqs: Vec::new(), prompt };
+        let mut run = Self { model, test, stop, seqs: Vec::new(), prompt };
         for _ in 0..test.n_seqs {
             let seq = run.model.new_sequence()?;
             run.seqs.push(seq);
@@ -212,13 +231,7 @@ impl<'a> Run<'a> {
         Ok(run)
     }
 
-    fn end(self) {
-        for seq in self.seqs {
-            self.model.free_sequence(seq);
-        }
-    }
-
-    fn repetition(&mut self, n_gen: usize) -> Result<Timed, ModelError> {
+    fn repetition(&mut self, n_gen: usize) -> Result<Timed, RunError> {
         let test = self.test;
         for &seq in &self.seqs {
             self.model.truncate(seq, test.n_depth);
@@ -254,7 +267,7 @@ impl<'a> Run<'a> {
 
     /// Evaluates positions `from..to` of every sequence in steps of the test's size, rows of several sequences together;
     /// returns the likeliest next token of each sequence where `logits` asks for one.
-    fn prefill(&mut self, from: usize, to: usize, logits: LogitsFor) -> Result<Vec<TokenId>, ModelError> {
+    fn prefill(&mut self, from: usize, to: usize, logits: LogitsFor) -> Result<Vec<TokenId>, RunError> {
         let mut next = Vec::new();
         let mut batch: Vec<Chunk<'_>> = Vec::new();
         let mut n_rows = 0;
@@ -267,27 +280,43 @@ impl<'a> Run<'a> {
                 batch.push(Chunk { seq, tokens: &self.prompt[at..at + n], logits: wanted });
                 (at, n_rows) = (at + n, n_rows + n);
                 if n_rows == self.test.n_step() {
-                    next.extend(self.model.step(&batch)?.rows().map(likeliest));
+                    next.extend(step(self.model, &batch, self.stop)?);
                     batch.clear();
                     n_rows = 0;
                 }
             }
         }
         if !batch.is_empty() {
-            next.extend(self.model.step(&batch)?.rows().map(likeliest));
+            next.extend(step(self.model, &batch, self.stop)?);
         }
         Ok(next)
     }
 
-    fn decode(&mut self, last: &[TokenId]) -> Result<Vec<TokenId>, ModelError> {
+    fn decode(&mut self, last: &[TokenId]) -> Result<Vec<TokenId>, RunError> {
         let chunks = self.seqs.iter().zip(last).map(|(&seq, token)| Chunk {
             seq,
             tokens: std::slice::from_ref(token),
             logits: LogitsFor::Last,
         });
         let batch: Vec<Chunk<'_>> = chunks.collect();
-        Ok(self.model.step(&batch)?.rows().map(likeliest).collect())
+        step(self.model, &batch, self.stop)
     }
+}
+
+impl Drop for Run<'_> {
+    fn drop(&mut self) {
+        for &seq in &self.seqs {
+            self.model.free_sequence(seq);
+        }
+    }
+}
+
+/// The likeliest token of each row that wants one, unless the end was asked for.
+fn step(model: &mut dyn Model, batch: &[Chunk<'_>], stop: &Stop) -> Result<Vec<TokenId>, RunError> {
+    if stop.is_asked() {
+        return Err(RunError::Interrupted);
+    }
+    Ok(model.step(batch)?.rows().map(likeliest).collect())
 }
 
 /// SHA-256 of a model's files, in hex.
@@ -430,6 +459,34 @@ mod tests {
         logits[99] = 2.5;
         assert_eq!(likeliest(&logits), 99);
         assert_eq!(likeliest(&[f32::NEG_INFINITY; 3]), 0);
+    }
+
+    #[test]
+    fn who_wants_the_end_gets_what_was_measured_so_far() {
+        let name = "shape:tiny-llama:Q8_0";
+        let gguf = crate::bench::shape::generate(name).unwrap();
+        let test =
+            Test { n_prompt: 4, n_gen: 2, n_depth: 0, n_batch: 8, n_ubatch: 8, n_threads: 1, n_seqs: 1 };
+        let mut subject = Subject::load(&gguf, name, &[test], &LoadOptions::default(), 0).unwrap();
+        let stop = Stop::default();
+        let delay = Duration::ZERO;
+        let options = Options { repetitions: 5, warm_up: false, delay, stop: stop.clone() };
+        let mut ask_at = |at: usize| {
+            let mut progress = |step: &Step<'_>| {
+                if step.repetition == at {
+                    stop.ask();
+                }
+            };
+            subject.measure(&test, &options, Limits::default(), &mut progress)
+        };
+        let row = ask_at(2).unwrap();
+        assert_eq!(row.samples_ns.len(), 2);
+        assert_eq!(row.invalid.as_deref(), Some("interrupted after 2 of 5 repetitions"));
+        // It stays asked for, and whoever rests is woken.
+        assert!(matches!(ask_at(0), Err(RunError::Interrupted)));
+        let options = Options { delay: Duration::from_hours(1), ..options };
+        let ended = subject.measure(&test, &options, Limits::default(), &mut |_| {});
+        assert!(matches!(ended, Err(RunError::Interrupted)));
     }
 
     #[test]

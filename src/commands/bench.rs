@@ -1,6 +1,7 @@
 //! `bench`: which models, which tests, where the results go; the measuring is `mommygpt::bench`'s.
 
 mod compare;
+mod interrupt;
 mod machine;
 mod own_server;
 mod progress;
@@ -17,8 +18,9 @@ use mommygpt::bench::machine::{Machine, measure_limits};
 use mommygpt::bench::plan::{self, Lists, Test};
 use mommygpt::bench::report::{Format, Report};
 use mommygpt::bench::row::{Limits, Row};
-use mommygpt::bench::runner::{Options, Subject, check_context};
+use mommygpt::bench::runner::{Options, RunError, Subject, check_context};
 use mommygpt::bench::shape::{self, ShapeError};
+use mommygpt::bench::stop::Stop;
 use mommygpt::bench::{self, system};
 use mommygpt::cli::{BenchArgs, BenchCommand, EngineArgs, ServeArgs};
 use mommygpt::config::{Config, MAX_THREADS};
@@ -121,12 +123,13 @@ fn options(args: &BenchArgs) -> Result<Options, Failure> {
         repetitions: args.repetitions,
         warm_up: !args.no_warmup,
         delay: Duration::from_secs(args.delay),
+        stop: Stop::default(),
     })
 }
 
 /// `bench` without a verb: the engine on each model.
 fn engine(dir: Option<PathBuf>, args: &BenchArgs, out: &mut Out) -> Result<(), Failure> {
-    let (lists, options) = (lists(args)?, options(args)?);
+    let (lists, mut options) = (lists(args)?, options(args)?);
     let tests = lists.tests()?;
     let format_out = format("-o", &args.output)?;
     let format_err = args.output_err.as_deref().map(|word| format("-oe", word)).transpose()?;
@@ -157,6 +160,7 @@ fn engine(dir: Option<PathBuf>, args: &BenchArgs, out: &mut Out) -> Result<(), F
     if let Some(format) = format_err {
         reports.push(Report::new(format, &lists, device != Device::Cpu, &mut stderr));
     }
+    options.stop = interrupt::stop_on_interrupt()?;
     let mut bench = Bench {
         reports,
         progress: Progress::new(tests.len() * models.len(), &options, args.progress),
@@ -165,6 +169,8 @@ fn engine(dir: Option<PathBuf>, args: &BenchArgs, out: &mut Out) -> Result<(), F
         n_gpu_layers: args.n_gpu_layers,
         options,
         reference,
+        n_tests: tests.len() * models.len(),
+        n_measured: 0,
         n_invalid: 0,
         has_limits: !args.no_limits,
     };
@@ -182,6 +188,8 @@ struct Bench<'a> {
     options: Options,
     /// Of `--reference`.
     reference: Option<Vec<Recorded>>,
+    n_tests: usize,
+    n_measured: usize,
     n_invalid: usize,
     has_limits: bool,
 }
@@ -196,6 +204,7 @@ impl Bench<'_> {
                 let failure = Failure::from(e);
                 Failure { message: format!("{}: {}", model.name, failure.message), ..failure }
             };
+            self.check_stop()?;
             // Before the model is loaded, whose peak of memory is reported.
             let limits = self.limits(same[0].n_threads, description.is_quantized);
             let mut subject = Subject::load(&model.gguf, &model.name, same, &self.load, self.n_gpu_layers)
@@ -203,15 +212,26 @@ impl Bench<'_> {
             for test in same {
                 self.progress.start(&model.name, test);
                 let progress = &mut self.progress;
-                let mut row = subject
-                    .measure(test, &self.options, limits, &mut |step| progress.step(step))
-                    .map_err(named)?;
+                let measured = subject.measure(test, &self.options, limits, &mut |step| progress.step(step));
+                let mut row = match measured {
+                    Err(RunError::Model(e)) => return Err(named(e)),
+                    Err(RunError::Interrupted) => return self.check_stop(),
+                    Ok(row) => row,
+                };
                 self.progress.end(&row);
                 self.check(&mut row);
                 self.report(&row)?;
+                self.check_stop()?;
             }
         }
         Ok(())
+    }
+
+    fn check_stop(&self) -> Result<(), Failure> {
+        if !self.options.stop.is_asked() {
+            return Ok(());
+        }
+        Err(Failure::failed(format!("interrupted: {} of {} tests are whole", self.n_measured, self.n_tests)))
     }
 
     /// From an earlier `bench machine`, else measured now; nothing where a GPU computes or memory is short.
@@ -242,6 +262,8 @@ impl Bench<'_> {
     }
 
     fn report(&mut self, row: &Row) -> Result<(), Failure> {
+        let is_whole = row.samples_ns.len() == self.options.repetitions;
+        self.n_measured += usize::from(is_whole);
         self.n_invalid += usize::from(row.invalid.is_some());
         self.reports.iter_mut().try_for_each(|report| report.row(row)).map_err(Failure::from)
     }

@@ -1,6 +1,8 @@
 //! `bench`: agreement with llama-bench where engines cannot differ, its formats, and what bad input gets.
 
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
+use std::process::Command;
 
 use mommygpt::bench::description::Description;
 use mommygpt::bench::shape;
@@ -184,6 +186,54 @@ fn the_clock_costs_less_than_a_thousandth_and_that_is_said() {
         let percent = row["timer_pct"].as_f64().unwrap();
         assert!(percent > 0.0 && percent < 0.1, "{row}");
     }
+}
+
+/// Somebody presses Ctrl-C while the second of two tests runs, which would take minutes.
+#[test]
+fn an_interrupt_loses_nothing_that_was_measured() {
+    let program = Program::new();
+    let interrupted = |format: &str| {
+        let mut command = program.command(&["bench", "-m", "shape:tiny-llama:Q4_K_M", "-o", format]);
+        command.args(["-p", "8", "-n", "1000", "-r", "50", "--no-warmup", "--no-limits", "--progress"]);
+        let mut child = command.spawn().unwrap();
+        let mut said = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        while !line.starts_with("mommygpt: test 2/2") {
+            line.clear();
+            assert!(said.read_line(&mut line).unwrap() > 0, "it ended by itself");
+        }
+        let pid = child.id().to_string();
+        assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+        let mut rest = String::new();
+        said.read_to_string(&mut rest).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{rest}");
+        assert!(rest.contains("interrupted: 1 of 2 tests"), "{rest}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let rows: Value = serde_json::from_str(&interrupted("json")).unwrap();
+    let rows = rows.as_array().unwrap();
+    assert_eq!((rows[0]["n_prompt"].as_u64(), rows[0]["valid"].as_bool()), (Some(8), Some(true)));
+    assert_eq!(rows[0]["samples_ns"].as_array().unwrap().len(), 50);
+    // Whether a repetition of the second was over in time is chance.
+    assert!(
+        rows[1..].iter().all(|row| row["invalid_reason"].as_str().unwrap().contains("interrupted after"))
+    );
+    assert!(rows.last().unwrap()["interrupted"].as_str().unwrap().contains("1 of 2 tests"), "{rows:?}");
+    let html = interrupted("html");
+    assert!(
+        html.starts_with("<!doctype html>")
+            && html.ends_with(
+                "</html>
+"
+            ),
+        "{html}"
+    );
+    assert!(html.contains("pp8") && html.contains("interrupted: 1 of 2 tests"), "{html}");
+    assert!(interrupted("md").contains(
+        "
+incomplete: interrupted: 1 of 2 tests"
+    ));
 }
 
 #[test]
