@@ -7,6 +7,8 @@
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints its table")]
 
+mod person;
+
 use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
@@ -14,11 +16,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use mommygpt::domain::{ChatId, Email, MessageId, MessageText, Persona, Title};
+use mommygpt::domain::{ChatId, MessageId, MessageText, Title};
 use mommygpt::store::{
-    Admission, ChatPage, DataKey, ImportChat, ImportMessage, ImportTree, MessagePage, NewMessage, NewUser,
-    Parent, PasswordRecord, RecoveryCode, SessionToken, Store, UserStore, WrapKey,
+    ChatPage, ImportChat, ImportMessage, ImportTree, MessagePage, NewMessage, Parent, SessionToken, Store,
+    UserStore,
 };
+
+use person::person;
 
 /// How much is measured.
 struct Sizes {
@@ -67,25 +71,6 @@ fn main() {
     for (name, part) in parts.into_iter().filter(|(name, _)| all || named(name)) {
         part(&dir.path().join(name), &sizes);
     }
-}
-
-fn person(store: &Store, n: usize) -> (SessionToken, UserStore) {
-    let (data_key, token) = (DataKey::new(), SessionToken::new());
-    let user = store
-        .create_user(NewUser {
-            email: Email::parse(&format!("p{n}@example.org")).expect("an address"),
-            full_name: String::new(),
-            persona: Persona::Mom,
-            admission: Admission::Open,
-            password: PasswordRecord { m_cost: 8, t_cost: 1, p_cost: 1, salt: [0; 16], verifier: [0; 32] },
-            wrap_key: &WrapKey::new(),
-            recovery: &RecoveryCode::new(),
-            data_key: &data_key,
-        })
-        .expect("an account");
-    store.create_session(user.id, &data_key, &token, "bench").expect("a session");
-    let me = store.as_user(&token).expect("a read").expect("a live session");
-    (token, me)
 }
 
 fn row(what: &str, value: &str) {

@@ -5,6 +5,8 @@
 
 mod forward;
 mod kernels;
+#[path = "../person.rs"]
+mod person;
 mod store;
 
 use std::time::Duration;

@@ -1,35 +1,16 @@
 //! Single operations of the store, on the disk under `target`; how it does with many writers is `--bench store`'s.
 
 use criterion::Criterion;
-use mommygpt::domain::{Email, MessageId, MessageText, Persona};
-use mommygpt::store::{
-    Admission, ChatPage, DataKey, MessagePage, NewMessage, NewUser, Parent, PasswordRecord, RecoveryCode,
-    SessionToken, Store, UserStore, WrapKey,
-};
+use mommygpt::domain::{MessageId, MessageText};
+use mommygpt::store::{ChatPage, MessagePage, NewMessage, Parent, Store};
 
-fn person(store: &Store) -> UserStore {
-    let (data_key, token) = (DataKey::new(), SessionToken::new());
-    let user = store
-        .create_user(NewUser {
-            email: Email::parse("micro@example.org").expect("an address"),
-            full_name: String::new(),
-            persona: Persona::Mom,
-            admission: Admission::Open,
-            password: PasswordRecord { m_cost: 8, t_cost: 1, p_cost: 1, salt: [0; 16], verifier: [0; 32] },
-            wrap_key: &WrapKey::new(),
-            recovery: &RecoveryCode::new(),
-            data_key: &data_key,
-        })
-        .expect("an account");
-    store.create_session(user.id, &data_key, &token, "micro").expect("a session");
-    store.as_user(&token).expect("a read").expect("a live session")
-}
+use crate::person::person;
 
 /// A durable message, the newest page, the list of chats.
 pub(crate) fn store(c: &mut Criterion) {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder to measure in");
     let store = Store::open(dir.path()).expect("a store");
-    let me = person(&store);
+    let me = person(&store, 0).1;
     let chat = me.create_chat(None, None).expect("a chat").0.id;
     let mut group = c.benchmark_group("store");
     group.sample_size(20);
