@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use super::pace::StepTimes;
+use super::pace::{StepTimes, Work};
 use super::request::Owner;
 use crate::model::{Chunk, LogitsFor, Model, ModelError, SeqId, TokenId};
 use crate::text::Tokenizer;
@@ -40,9 +40,9 @@ impl Drafter {
         Self { model, n_vocab, following: HashMap::new(), idle: Vec::new(), times: StepTimes::default() }
     }
 
-    /// Seconds that one guess takes; `None` before the first.
-    pub(super) fn guess_s(&self) -> Option<f64> {
-        self.times.expect(1)
+    /// Seconds that one guess takes after `depth` tokens; `None` before the first.
+    pub(super) fn guess_s(&self, depth: usize) -> Option<f64> {
+        self.times.expect(Work::rows(depth, 1))
     }
 
     /// At most `n_max` tokens that may follow `tokens` on the large model's sequence `of`; none while it has to read more
@@ -115,7 +115,7 @@ impl Drafter {
             return Err(ModelError::Backend("its sequence does not go back so far".into()));
         }
         held.tokens.truncate(n_same);
-        let n_readable = self.times.chunk(1, budget);
+        let n_readable = self.times.chunk(Work::default(), n_same, budget);
         if tokens.len() - n_same > n_readable {
             self.read(&mut held, &tokens[n_same..n_same + n_readable], LogitsFor::None)?;
             return Ok((held, Vec::new()));
@@ -142,7 +142,7 @@ impl Drafter {
         let began = Instant::now();
         let step = self.model.step(&[Chunk { seq: held.seq, tokens, logits }]);
         let read = step.inspect_err(|_| self.model.free_sequence(held.seq))?;
-        self.times.observe(tokens.len(), began.elapsed());
+        self.times.observe(Work::rows(held.tokens.len(), tokens.len()), began.elapsed());
         held.tokens.extend_from_slice(tokens);
         let row = read.rows().next().map(|row| &row[..self.n_vocab.min(row.len())]);
         let likeliest = row.and_then(|row| (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b])));

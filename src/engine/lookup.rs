@@ -12,7 +12,7 @@
 
 use std::collections::HashMap;
 
-use super::pace::StepTimes;
+use super::pace::{StepTimes, Work};
 use crate::model::TokenId;
 
 /// Most tokens of a proposal: a step's rows are nearly free up to about this number.
@@ -94,17 +94,17 @@ impl Record {
         }
     }
 
-    /// How many guesses are worth their rows beside `n_others` rows of the same step, and the `guess_s` seconds that each
-    /// takes to make.
-    pub(super) fn worthwhile(&self, steps: &StepTimes, n_others: usize, guess_s: f64) -> usize {
+    /// How many guesses after `depth` tokens are worth their rows beside the `others` of the same step, and the `guess_s`
+    /// seconds that each takes to make.
+    pub(super) fn worthwhile(&self, steps: &StepTimes, others: Work, depth: usize, guess_s: f64) -> usize {
         let trial = if self.n_since_draft >= TRIAL_EVERY { 2 } else { 0 };
-        let Some(plain) = steps.expect(n_others + 1) else { return trial };
+        let Some(plain) = steps.expect(others + Work::rows(depth, 1)) else { return trial };
         let mut best = (0, MIN_GAIN);
         let (mut n_expected, mut p_all) = (1.0, 1.0);
         for n in 1..=MAX_DRAFT {
             p_all *= self.p_hold;
             n_expected += p_all;
-            let Some(took) = steps.expect(n_others + 1 + n) else { break };
+            let Some(took) = steps.expect(others + Work::rows(depth, 1 + n)) else { break };
             let gain = n_expected * plain / (took + n as f64 * guess_s);
             if gain > best.1 {
                 best = (n, gain);
@@ -142,23 +142,23 @@ mod tests {
         let steps = |per_row: u64| {
             let mut steps = StepTimes::default();
             for n in [1_u64, 2, 4, 8] {
-                steps.observe(n as usize, Duration::from_millis(100 + per_row * (n - 1)));
+                steps.observe(Work::rows(0, n as usize), Duration::from_millis(100 + per_row * (n - 1)));
             }
             steps
         };
-        let mut lookup = Record::new(FIRST_GUESS);
+        let (mut lookup, alone) = (Record::new(FIRST_GUESS), Work::default());
         for _ in 0..50 {
             lookup.learn(4, 4);
         }
-        assert_eq!(lookup.worthwhile(&steps(0), 0, 0.0), MAX_DRAFT, "rows are free and guesses hold");
-        assert_eq!(lookup.worthwhile(&steps(100), 0, 0.0), 0, "a row costs as much as a step");
-        assert_eq!(lookup.worthwhile(&steps(0), 0, 0.2), 0, "a guess takes longer than a step");
-        assert!(lookup.worthwhile(&steps(0), 0, 0.01) > 2, "guesses are cheap");
+        assert_eq!(lookup.worthwhile(&steps(0), alone, 0, 0.0), MAX_DRAFT, "rows are free and guesses hold");
+        assert_eq!(lookup.worthwhile(&steps(100), alone, 0, 0.0), 0, "a row costs as much as a step");
+        assert_eq!(lookup.worthwhile(&steps(0), alone, 0, 0.2), 0, "a guess takes longer than a step");
+        assert!(lookup.worthwhile(&steps(0), alone, 0, 0.01) > 2, "guesses are cheap");
         for _ in 0..50 {
             lookup.learn(4, 0);
         }
-        assert_eq!(lookup.worthwhile(&steps(0), 0, 0.0), 0, "guesses do not hold");
+        assert_eq!(lookup.worthwhile(&steps(0), alone, 0, 0.0), 0, "guesses do not hold");
         lookup.n_since_draft = TRIAL_EVERY;
-        assert_eq!(lookup.worthwhile(&steps(100), 0, 0.0), 2, "a trial now and then");
+        assert_eq!(lookup.worthwhile(&steps(100), alone, 0, 0.0), 2, "a trial now and then");
     }
 }

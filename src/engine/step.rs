@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use super::lock;
-use super::pace::PREFILL_CHUNK;
+use super::pace::{PREFILL_CHUNK, Work};
 use super::request::Finish;
 use super::running::Running;
 use super::scheduler::Scheduler;
@@ -66,17 +66,17 @@ impl Scheduler<'_> {
         let started = Instant::now();
         let Evaluated { mut logits, rows: results } = self.evaluate(&rows);
         let took = started.elapsed();
-        let n_rows = rows.iter().map(|row| row.tokens.len()).sum();
-        let expected_s = self.step_times.expect(n_rows);
+        let work = self.work_of(&rows);
+        let expected_s = self.step_times.expect(work);
         tracing::trace!(
             n_sequences = rows.len(),
-            n_rows,
+            n_rows = work.n_rows,
             took_ms = took.as_secs_f64() * 1e3,
             expected_ms = expected_s.map(|s| s * 1e3),
             "a step"
         );
-        self.step_times.observe(n_rows, took);
-        lock(&self.shared.metrics).count_step(rows.len(), n_rows);
+        self.step_times.observe(work, took);
+        lock(&self.shared.metrics).count_step(rows.len(), work.n_rows);
         let take_in = |(row, result): (Row, Result<Range<usize>, String>)| {
             let end = result.and_then(|at| self.take_in(&row, &mut logits[at])).transpose();
             end.map(|end| (row.i, end))
@@ -84,10 +84,16 @@ impl Scheduler<'_> {
         std::iter::zip(rows, results).filter_map(take_in).collect()
     }
 
+    /// What a step carries whose rows were not evaluated yet.
+    fn work_of(&self, rows: &[Row]) -> Work {
+        rows.iter().map(|row| Work::rows(self.running[row.i].n_evaluated(), row.tokens.len())).sum()
+    }
+
     /// All that decode, with what may follow, and the next chunk of one that is being prefilled.
     fn put_together(&mut self) -> Vec<Row> {
-        let n_decoding = self.running.iter().filter(|r| !r.is_prefilling()).count();
-        let mut n_free = MAX_DECODE_ROWS.saturating_sub(n_decoding);
+        let decoding = self.running.iter().filter(|r| !r.is_prefilling());
+        let decoding: Work = decoding.map(|r| Work::rows(r.n_evaluated(), 1)).sum();
+        let mut n_free = MAX_DECODE_ROWS.saturating_sub(decoding.n_rows);
         let mut rows = Vec::new();
         let mut prefilling = Vec::new();
         for i in 0..self.running.len() {
@@ -97,8 +103,10 @@ impl Scheduler<'_> {
                 continue;
             }
             let mut tokens = running.next_chunk(1).0.to_vec();
+            let depth = running.n_evaluated();
+            let others = decoding - Work::rows(depth, 1);
             let n_max = if self.shared.limits.speculative {
-                running.lookup.record.worthwhile(&self.step_times, n_decoding - 1, 0.0).min(n_free)
+                running.lookup.record.worthwhile(&self.step_times, others, depth, 0.0).min(n_free)
             } else {
                 0
             };
@@ -106,8 +114,8 @@ impl Scheduler<'_> {
             let mut guesses = Guesses::Lookup;
             if let Some(drafter) = self.drafter.as_mut().filter(|_| draft.is_empty()) {
                 running.drafts.pass();
-                let guess_s = drafter.guess_s().unwrap_or(0.0);
-                let n_max = running.drafts.worthwhile(&self.step_times, n_decoding - 1, guess_s);
+                let guess_s = drafter.guess_s(depth).unwrap_or(0.0);
+                let n_max = running.drafts.worthwhile(&self.step_times, others, depth, guess_s);
                 let n_max = n_max.min(n_free).min(running.n_guessable());
                 let whose = (running.seq, running.owner);
                 draft = drafter.propose(whose, running.tokens(), n_max, self.shared.limits.itl_budget);
@@ -121,12 +129,14 @@ impl Scheduler<'_> {
         if !prefilling.is_empty() {
             let i = prefilling[self.n_turns % prefilling.len()];
             self.n_turns += 1;
+            let (depth, budget) = (self.running[i].n_evaluated(), self.shared.limits.itl_budget);
             let n_max = if self.running[i].is_background() {
                 // It runs alone, and whoever writes meanwhile waits for the rest of this step.
-                self.step_times.chunk(1, BACKGROUND_STEP)
+                self.step_times.chunk(Work::default(), depth, BACKGROUND_STEP)
+            } else if rows.is_empty() {
+                self.step_times.lone_chunk(depth, budget)
             } else {
-                let n_beside = rows.iter().map(|row| row.tokens.len()).sum();
-                self.step_times.chunk(n_beside, self.shared.limits.itl_budget)
+                self.step_times.chunk(self.work_of(&rows), depth, budget)
             };
             rows.push(prefill_row(&self.running[i], i, n_max));
         }

@@ -478,3 +478,20 @@ async fn a_deterministic_engine_steps_one_sequence_at_a_time_and_reuses_nothing(
         remote.see(|s| s.steps.iter().map(|rows| rows.iter().map(|r| r.tokens.len()).collect()).collect());
     assert!(shapes.iter().all(|rows| matches!(rows[..], [1 | 44 | 256])), "{shapes:?}");
 }
+
+/// How long steps took decides how much of a prompt the next one carries, but not where everything must come out alike.
+#[tokio::test]
+async fn a_deterministic_engine_cuts_a_prompt_at_the_same_places_however_long_steps_take() {
+    for (deterministic, is_expected) in [
+        (true, (|chunks| chunks == [256, 256, 88]) as fn(&[usize]) -> bool),
+        (false, |chunks| chunks[0] == 256 && chunks[1] < 256),
+    ] {
+        let (engine, remote) = start(Limits { deterministic, ..limits() }, to_sixteen).await;
+        // The first chunk takes longer than anybody should have to wait.
+        remote.set(|s| s.row_takes = Duration::from_micros(2500));
+        let (_, end) = finish(engine.submit(request(ADA, 600, 1)).unwrap()).await;
+        assert!(matches!(end, Event::Done { .. }), "{end:?}");
+        let chunks: Vec<usize> = remote.see(|s| s.steps.iter().map(|rows| rows[0].tokens.len()).collect());
+        assert!(is_expected(&chunks), "deterministic: {deterministic}, {chunks:?}");
+    }
+}
