@@ -124,8 +124,10 @@ fn answer(asked: &Asked<'_>, typed: &str) -> Option<String> {
         more().or_else(|| games::reply(message, said)).or_else(|| follow_up(asked).map(str::to_owned))
     };
     let small = (asked.n_before > 0).then(inside).flatten();
-    if let Some(small) =
-        small.or_else(|| sums::answer(message)).or_else(|| situations::entertainment(message, said))
+    if let Some(small) = small
+        .or_else(|| sums::answer(message))
+        .or_else(|| games::joke(message, said))
+        .or_else(|| situations::entertainment(message, said))
     {
         return Some(small);
     }
@@ -142,7 +144,10 @@ fn answer(asked: &Asked<'_>, typed: &str) -> Option<String> {
     let kind = || situations::fitting(message, said, is_glad, is_sorry);
     let likely = || written_before(asked, WHOLE_FROM).map(str::to_owned);
     let own = || echo::reply(&echo::Heard { message: &spelling::surely_mended(typed), said });
-    let is_safe = particular.is_some() || situations::is_light(message) || is_plainly_light(message, &felt);
+    let is_safe = particular.is_some()
+        || situations::is_light(message)
+        || is_plainly_light(message, &felt)
+        || situations::is_household(message) && !is_hiding(message);
     let found = particular.or_else(kind).or_else(likely).or_else(own);
     match asked.danger {
         Some(_) if is_safe => found,
@@ -160,11 +165,16 @@ fn is_for_more(message: &str) -> bool {
 
 /// Whether a message that the check is unsure of is glad, bored or even, and has no word that could hide more.
 fn is_plainly_light(message: &str, felt: &feeling::Felt) -> bool {
-    let is_hidden = |w: &String| GRAVE_WORDS.iter().chain(&HIDING_WORDS).any(|begin| w.starts_with(begin));
     let words = likeness::words(message);
     let is_squabble = words.iter().any(|w| SIBLINGS.contains(&w.as_str()))
         && words.iter().any(|w| SQUABBLED_OVER.contains(&w.as_str()));
-    (felt.glad > LIGHT_FROM || feeling::is_even(felt.name) || is_squabble) && !words.iter().any(is_hidden)
+    (felt.glad > LIGHT_FROM || feeling::is_even(felt.name) || is_squabble) && !is_hiding(message)
+}
+
+/// Whether a message has a word behind which somebody may be in danger.
+fn is_hiding(message: &str) -> bool {
+    let is_one = |w: &String| GRAVE_WORDS.iter().chain(&HIDING_WORDS).any(|begin| w.starts_with(begin));
+    likeness::words(message).iter().any(is_one)
 }
 
 /// Whether the danger that the check sees is plainly a quarrel with a friend, or a partner who wants one for himself. The
@@ -315,6 +325,33 @@ mod tests {
             let reply = whole(&asked(&[], message, &[])).unwrap();
             assert!(reply.contains(part), "{message}: {reply}");
         }
+    }
+
+    #[test]
+    fn everyday_things_of_a_family_are_answered_as_what_they_are() {
+        for (message, part) in [
+            ("can we please get a gerbil", "cage"),
+            ("my grandad died five years ago today", "calendar|with you today"),
+            ("i only have eggs and spinach, what can i cook", "pan|eggs"),
+            ("my brother stole my skateboard without asking", "Ask|cross"),
+            ("my rabbit hasnt eaten since yesterday", "vet"),
+            ("we lost the semi final 3-0", "team|flat"),
+        ] {
+            let reply = whole(&asked(&[], message, &[])).unwrap();
+            assert!(part.split('|').any(|part| reply.contains(part)), "{message}: {reply}");
+        }
+        for (message, other) in [
+            ("my rabbit died last night", "ring|carrot"),
+            ("my friend got the part i wanted", "Your lines"),
+            ("my grandad died two weeks ago", "calendar"),
+        ] {
+            let reply = whole(&asked(&[], message, &[])).unwrap();
+            assert!(other.split('|').all(|other| !reply.contains(other)), "{message}: {reply}");
+        }
+        let date = whole(&asked(&[], "i have a date tonight and no idea what to wear", &[])).unwrap();
+        assert!(!date.contains("emergency"), "{date}");
+        let worse = whole(&asked(&[], "i failed my driving test and i dont want to be here anymore", &[]));
+        assert!(worse.is_some_and(|reply| reply.contains("emergency")));
     }
 
     #[test]

@@ -69,6 +69,11 @@ const BEFORE_REQUEST: [&str; 25] = [
     "please", "can", "could", "will", "would", "you", "u", "i", "we", "id", "to", "hey", "hi", "hello",
     "mum", "mom", "mommy", "mummy", "dad", "daddy", "mama", "ok", "just", "now", "need",
 ];
+/// How the names of situations begin that are narrow, everyday things of a family, and what that counts beside a wider one.
+const HOUSEHOLD: &str = "home ";
+const WORTH_OF_HOUSEHOLD: f32 = 1.0;
+/// From this share on a message is about nothing else.
+const ALL_OF_IT: f32 = 0.8;
 /// Of a message that wants such a thing more than so much is about that.
 const MOSTLY: f32 = 0.7;
 /// So many replies ago it may have been told.
@@ -85,8 +90,19 @@ struct Pattern {
     wanted: Vec<Item>,
     /// What it must not have anywhere.
     barred: Vec<Phrase>,
+    /// What else belongs to the matter: it makes no match, but is no other matter either.
+    beside: Vec<Phrase>,
     /// It has at most so many words.
     max_words: usize,
+}
+
+impl Situation {
+    /// Whether a message has a word that none of the patterns would have: one that only bars.
+    fn is_barred(&self, words: &[Word]) -> bool {
+        let only_bar = self.patterns.iter().filter(|pattern| pattern.wanted.is_empty());
+        let mut barred = only_bar.flat_map(|pattern| &pattern.barred);
+        barred.any(|phrase| (0..words.len()).any(|i| stands(phrase, words, i)))
+    }
 }
 
 /// Words that stand side by side: their stems, or stop words as they are.
@@ -154,14 +170,18 @@ fn read(text: &'static str) -> (Classes, Vec<Situation>) {
 }
 
 /// Reads `^feel/am @sad -not/in_love today$ ~9`: one of `feel` and `am` first, none of `not` and `in love` anywhere,
-/// `today` last, nine words at most.
+/// `today` last, nine words at most. `+rain/cold` says what may stand beside. Bars without anything wanted are for all of
+/// the situation's patterns.
 fn pattern(text: &'static str, classes: &Classes) -> Pattern {
-    let mut out = Pattern { wanted: Vec::new(), barred: Vec::new(), max_words: MAX_WORDS };
+    let mut out =
+        Pattern { wanted: Vec::new(), barred: Vec::new(), beside: Vec::new(), max_words: MAX_WORDS };
     for part in text.split(' ') {
         if let Some(max) = part.strip_prefix('~') {
             out.max_words = max.parse().unwrap_or(MAX_WORDS);
         } else if let Some(barred) = part.strip_prefix('-') {
             out.barred.extend(alternatives(barred, classes).0);
+        } else if let Some(beside) = part.strip_prefix('+') {
+            out.beside.extend(alternatives(beside, classes).0);
         } else {
             let (any, classes) = alternatives(part.trim_start_matches('^').trim_end_matches('$'), classes);
             out.wanted.push(Item {
@@ -203,7 +223,7 @@ fn message_words(message: &str) -> Vec<Word> {
 
 /// The best match of a pattern, if any.
 fn matched(pattern: &Pattern, words: &[Word]) -> Option<Match> {
-    let Pattern { wanted, barred, max_words } = pattern;
+    let Pattern { wanted, barred, max_words, .. } = pattern;
     let has = |phrase: &Phrase| (0..words.len()).any(|i| stands(phrase, words, i));
     if words.len() > *max_words || barred.iter().any(has) {
         return None;
@@ -262,11 +282,15 @@ fn situation(message: &str) -> Option<(&'static Situation, &'static Pattern, Vec
         return None;
     }
     let mut best: Option<(&Situation, &Pattern, Match)> = None;
-    for situation in situations().1.iter().filter(|s| !s.name.starts_with(asked::KNOWN)) {
+    let is_fit = |s: &&Situation| !s.name.starts_with(asked::KNOWN) && !s.is_barred(&words);
+    for situation in situations().1.iter().filter(is_fit) {
         for pattern in &situation.patterns {
             let Some(mut found) = matched(pattern, &words) else { continue };
             if situation.name.starts_with(ENTERTAINING) && is_request(&words, found.at[0].0) {
                 found.worth += WORTH_OF_REQUEST;
+            }
+            if situation.name.starts_with(HOUSEHOLD) {
+                found.worth += WORTH_OF_HOUSEHOLD;
             }
             // The earlier of equals: the file's order settles what is left.
             if best.as_ref().is_none_or(|(_, _, b)| found.worth > b.worth) {
@@ -297,6 +321,13 @@ pub(super) fn reply(message: &str, said: &[&str]) -> Option<String> {
 /// Whether a message is of a kind in which nobody is in danger: a question about the weather, a greeting.
 pub(super) fn is_light(message: &str) -> bool {
     situation(message).is_some_and(|(s, ..)| LIGHT_KINDS.iter().any(|kind| s.name.starts_with(kind)))
+}
+
+/// Whether a message is about nothing but an everyday thing of a family, with no word that it is not about.
+pub(super) fn is_household(message: &str) -> bool {
+    situation(message).is_some_and(|(s, _, words, _)| {
+        s.name.starts_with(HOUSEHOLD) && coverage::covered(s, &words) >= ALL_OF_IT
+    })
 }
 
 /// Whether a message is about somebody who is kept from others: its replies are for that, and point to help.
@@ -432,8 +463,8 @@ mod tests {
         assert!(all.len() > 100 && classes.len() > 5);
         for situation in all {
             assert!(!situation.replies.is_empty(), "{}", situation.name);
-            for Pattern { wanted, .. } in &situation.patterns {
-                assert!(!wanted.is_empty(), "{}", situation.name);
+            for Pattern { wanted, beside, .. } in &situation.patterns {
+                assert!(!wanted.is_empty() || !beside.is_empty(), "{}", situation.name);
                 for item in wanted {
                     let words = item.any.iter().flatten();
                     assert!(

@@ -1,6 +1,6 @@
 //! Whether a situation is what a message is about, or only one word of it.
 
-use super::{Pattern, Phrase, Situation, Word, follow, reply, situation, stands};
+use super::{HOUSEHOLD, Pattern, Phrase, Situation, Word, follow, reply, situation, stands};
 use crate::chat::exemplars::likeness::is_stop;
 
 /// From this share on a situation is what the message is about.
@@ -20,6 +20,8 @@ const PLAIN_KINDS: [&str; 11] = [
     "household",
 ];
 const COVERED_FROM_PLAIN: f32 = 0.3;
+/// The same for narrow, everyday things, whose patterns ask for more than one word.
+const COVERED_FROM_HOUSEHOLD: f32 = 0.5;
 /// How leave is asked for, among the first words: "my brother lets me play" asks for none.
 const ASKING_LEAVE: [&str; 8] = ["can", "may", "could", "am", "do", "let", "wheres", "where"];
 const ASKS_WITHIN: usize = 3;
@@ -170,11 +172,17 @@ pub(in super::super) fn fitting(
     let (situation, _, words, _) = situation(message)?;
     let is_cheerful = situation.replies.iter().any(|reply| CHEERS.iter().any(|cheer| reply.contains(cheer)));
     let is_sad = situation.replies.iter().any(|reply| reply.contains("sorry"));
-    let is_out_of_tune = is_cheerful && is_sorry || is_sad && is_glad;
+    // Where the matter is sure, the classifier's ear is not asked.
+    let is_household = situation.name.starts_with(HOUSEHOLD);
+    let is_out_of_tune = !is_household && (is_cheerful && is_sorry || is_sad && is_glad);
     let asks = words.iter().take(ASKS_WITHIN).any(|w| ASKING_LEAVE.contains(&w.raw.as_str()));
     let is_plain = PLAIN_KINDS.iter().any(|kind| situation.name.starts_with(kind))
         && (situation.name != "permission" || asks);
-    let wanted = if is_plain { COVERED_FROM_PLAIN } else { COVERED_FROM };
+    let wanted = match (is_plain, is_household) {
+        (true, _) => COVERED_FROM_PLAIN,
+        (_, true) => COVERED_FROM_HOUSEHOLD,
+        _ => COVERED_FROM,
+    };
     (covered(situation, &words) >= wanted && !is_out_of_tune).then(|| reply(message, said)).flatten()
 }
 
@@ -185,6 +193,11 @@ pub(super) fn covered(situation: &Situation, words: &[Word]) -> f32 {
     for pattern in &situation.patterns {
         for (at, n) in all_matches(pattern, words) {
             seen[at..at + n].fill(true);
+        }
+        for phrase in &pattern.beside {
+            for at in (0..words.len()).filter(|&at| stands(phrase, words, at)) {
+                seen[at..at + phrase.len()].fill(true);
+            }
         }
     }
     let says = |w: &&Word| is_weighty(&w.raw);
@@ -204,7 +217,7 @@ fn is_counted(raw: &str) -> bool {
 
 /// Every place where an item of a pattern stands in some match of it.
 fn all_matches(pattern: &Pattern, words: &[Word]) -> Vec<(usize, usize)> {
-    let Pattern { wanted, barred, max_words } = pattern;
+    let Pattern { wanted, barred, max_words, .. } = pattern;
     let has = |phrase: &Phrase| (0..words.len()).any(|i| stands(phrase, words, i));
     if words.len() > *max_words || barred.iter().any(has) {
         return Vec::new();
