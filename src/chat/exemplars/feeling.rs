@@ -1,15 +1,21 @@
 //! What feeling a message speaks of, by a small linear classifier: `models/train/feelings.py` trains it and
 //! `models/train/data/feelings.txt` has its lines.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::OnceLock;
 
 use super::likeness::{is_stop, stem, words};
 
-/// The names first; `=class TAB words`; then `feature TAB index:weight index:weight`.
+/// `valence TAB name TAB feelings`, `scale TAB number`, `class TAB name TAB words`, and what the test compares with.
 const FEELINGS: &str = include_str!("../../../assets/feelings.tsv");
-/// Weights are stored in so many parts.
-const SCALE: f32 = 20.0;
+/// A weight a feature slot and feeling, one slot after the other.
+const WEIGHTS: &[u8] = include_bytes!("../../../assets/feelings.bin");
+/// Features are hashed into so many slots.
+const SLOTS: u32 = 1 << 14;
+/// Letters of a piece of a word.
+const PIECE: usize = 4;
+/// From here on a character is a picture or a sign.
+const FIRST_SIGN: char = '\u{2600}';
 /// What turns the words after it, as far as they stand within reach.
 const TURNING: [&str; 18] = [
     "not", "never", "no", "dont", "cant", "wont", "didnt", "doesnt", "isnt", "wasnt", "havent", "hasnt",
@@ -18,32 +24,76 @@ const TURNING: [&str; 18] = [
 const REACH: usize = 3;
 /// After one of these words comes what somebody wants to say.
 const TURNS: [&str; 8] = ["but", "though", "however", "except", "only", "yet", "forgot", "unfortunately"];
-/// What the end counts beside the whole.
-const END_COUNTS: f32 = 0.7;
-/// Words an end has at least.
-const MIN_END: usize = 3;
-/// Feelings that are good to have,
-pub(super) const GLAD: [&str; 5] = ["joy", "pride", "excited", "thanks", "love"];
-/// and those that are neither good nor bad.
-const EVEN: [&str; 3] = ["neutral", "bored", "torn"];
-/// Feelings that are near to one another: if one of them is meant, the words for another do no harm.
-const NEAR: [&[&str]; 8] = [
-    &GLAD,
-    &["sad", "loss", "lonely", "missing"],
+const LAUGHS: [&str; 6] = ["lol", "lmao", "rofl", "haha", "hahaha", "hehe"];
+/// Feelings that are good to have.
+pub(super) const GLAD: [&str; 6] = ["joy", "pride", "excited", "relief", "thanks", "love"];
+/// Feelings that are neither good nor bad, and hide nothing.
+const EVEN: [&str; 4] = ["neutral", "bored", "funny", "torn"];
+/// Feelings that are near to one another: if one of them is meant, the words for another do little harm.
+const NEAR: [&[&str]; 6] = [
+    &["joy", "pride", "excited", "relief"],
+    &["sad", "loss", "lonely", "missing", "letdown"],
     &["hurt", "angry", "jealous"],
-    &["worried"],
-    &["guilty"],
+    &["guilty", "shame"],
     &["tired", "ill"],
-    &["torn"],
-    &["neutral", "bored"],
+    &["neutral", "bored", "funny"],
 ];
-/// From this share on a message is glad, or hard to bear.
-const PLAINLY_GLAD: f32 = 0.55;
-const PLAINLY_HARD: f32 = 0.55;
-/// and without a doubt hard, where it is not clear in which way.
-const SURELY_HARD: f32 = 0.7;
-/// A feeling and those near it have at least this share, or it is not named.
-const SURE_FROM: f32 = 0.4;
+/// From this share on, the valence of a message is known: nine of ten are right then,
+const VALENCE_FROM: f32 = 0.62;
+/// and from this one on its feeling,
+const FEELING_FROM: f32 = 0.38;
+/// if it and those near it have this share together.
+const NEAR_FROM: f32 = 0.45;
+/// What is asked for or neither good nor bad is half glad, and half not.
+const HALF: f32 = 0.5;
+
+/// Whether a message is good news, bad news, neither, or asks for something.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Valence {
+    Good,
+    Hard,
+    Even,
+    Asks,
+}
+
+impl Valence {
+    const ALL: [(Self, &str); 4] =
+        [(Self::Good, "good"), (Self::Hard, "hard"), (Self::Even, "even"), (Self::Asks, "asks")];
+
+    /// As it is called in the files.
+    pub(super) fn as_str(self) -> &'static str {
+        Self::ALL.iter().find(|(valence, _)| *valence == self).map_or("", |(_, name)| name)
+    }
+}
+
+/// A feeling and how sure it is, 0 to 1.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) struct Felt {
+    /// The likeliest feeling, or `good`, `hard`, `even` or `open` where it isn't sure.
+    pub(super) name: &'static str,
+    /// The share of that feeling.
+    pub(super) sure: f32,
+    /// Whether the feeling is sure enough to be answered as that.
+    pub(super) is_known: bool,
+    /// The valence, where it is sure.
+    pub(super) valence: Option<Valence>,
+    /// How likely it is that the message speaks of something good.
+    pub(super) glad: f32,
+}
+
+impl Felt {
+    /// A feeling that is known for certain.
+    pub(super) fn known(name: &'static str) -> Self {
+        let all = weights();
+        let valence = all.names.iter().position(|n| *n == name).and_then(|at| all.valences.get(at).copied());
+        let glad = match valence {
+            Some(Valence::Good) => 1.0,
+            Some(Valence::Hard) => 0.0,
+            _ => HALF,
+        };
+        Self { name, sure: 1.0, is_known: true, valence, glad }
+    }
+}
 
 /// Whether a feeling is neither good nor bad.
 pub(super) fn is_even(name: &str) -> bool {
@@ -52,18 +102,9 @@ pub(super) fn is_even(name: &str) -> bool {
 
 struct Weights {
     names: Vec<&'static str>,
-    classes: HashMap<String, Vec<&'static str>>,
-    of: HashMap<&'static str, Vec<(usize, f32)>>,
-}
-
-/// A feeling and how sure it is, 0 to 1.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub(super) struct Felt {
-    pub(super) name: &'static str,
-    /// The share of that feeling.
-    pub(super) sure: f32,
-    /// How likely it is that the message speaks of something good.
-    pub(super) glad: f32,
+    valences: Vec<Valence>,
+    classes: HashMap<String, BTreeSet<&'static str>>,
+    scale: f32,
 }
 
 fn said(word: &str) -> String {
@@ -73,19 +114,25 @@ fn said(word: &str) -> String {
 fn weights() -> &'static Weights {
     static ALL: OnceLock<Weights> = OnceLock::new();
     ALL.get_or_init(|| {
-        let mut lines = FEELINGS.lines();
-        let names = lines.next().unwrap_or_default().split('\t').collect();
-        let mut out = Weights { names, classes: HashMap::new(), of: HashMap::new() };
-        for (name, rest) in lines.filter_map(|line| line.split_once('\t')) {
-            if let Some(class) = name.strip_prefix('=') {
-                let stems: HashSet<String> = rest.split(' ').map(said).collect();
-                for stem in stems {
-                    out.classes.entry(stem).or_default().push(class);
+        let mut out =
+            Weights { names: Vec::new(), valences: Vec::new(), classes: HashMap::new(), scale: 0.0 };
+        for line in FEELINGS.lines() {
+            let cells: Vec<&'static str> = line.split('\t').collect();
+            match cells[..] {
+                ["valence", name, feelings] => {
+                    let valence = Valence::ALL.iter().find(|(_, n)| *n == name).map(|(valence, _)| *valence);
+                    for feeling in feelings.split(' ') {
+                        out.names.push(feeling);
+                        out.valences.extend(valence);
+                    }
                 }
-            } else {
-                let pairs = rest.split(' ').filter_map(|pair| pair.split_once(':'));
-                let read = pairs.filter_map(|(i, w)| Some((i.parse().ok()?, w.parse::<f32>().ok()? / SCALE)));
-                out.of.insert(name, read.collect());
+                ["scale", scale] => out.scale = scale.parse().unwrap_or(0.0),
+                ["class", name, list] => {
+                    for stem in list.split(' ').map(said) {
+                        out.classes.entry(stem).or_default().insert(name);
+                    }
+                }
+                _ => {}
             }
         }
         out
@@ -99,90 +146,108 @@ fn features(text: &str) -> HashSet<String> {
     let mut out: HashSet<String> = stems.iter().cloned().collect();
     let around: Vec<&str> = ["^"].into_iter().chain(stems.iter().map(String::as_str)).chain(["$"]).collect();
     out.extend(around.windows(2).map(|two| two.join(" ")));
-    let mut found: Vec<&str> = Vec::new();
+    out.insert(format!("^^ {}", words[..words.len().min(2)].join(" ")));
+    for word in &words {
+        let piece: Vec<char> = ['<'].into_iter().chain(word.chars()).chain(['>']).collect();
+        out.extend(piece.windows(PIECE).map(|letters| ['~'].iter().chain(letters).collect::<String>()));
+    }
+    let mut kinds: BTreeSet<&str> = BTreeSet::new();
     for (i, stem) in stems.iter().enumerate() {
         let is_turned = words[i.saturating_sub(REACH)..i].iter().any(|w| TURNING.contains(&w.as_str()));
-        for name in weights().classes.get(stem).map_or(&[][..], Vec::as_slice) {
+        for name in weights().classes.get(stem).into_iter().flatten() {
             out.insert(format!("@{name}"));
             out.insert(format!("{}{name}", if is_turned { '-' } else { '+' }));
-            found.push(name);
+            kinds.insert(name);
         }
     }
-    found.sort_unstable();
-    found.dedup();
-    for (i, a) in found.iter().enumerate() {
-        out.extend(found[i + 1..].iter().map(|b| format!("{a}&{b}")));
+    let kinds: Vec<&str> = kinds.into_iter().collect();
+    for (i, a) in kinds.iter().enumerate() {
+        out.extend(kinds[i + 1..].iter().map(|b| format!("{a}&{b}")));
     }
     for who in ["my", "i", "we"] {
         if words.iter().any(|w| w == who || who == "i" && w == "im") {
-            out.extend(found.iter().map(|name| format!("{who}@{name}")));
+            out.extend(kinds.iter().map(|name| format!("{who}@{name}")));
         }
     }
-    out.extend(['!', '?'].into_iter().filter(|c| text.contains(*c)).map(String::from));
+    if let Some((first, last)) = parts(text) {
+        out.extend(self::words(&first).iter().map(|w| format!("1:{}", said(w))));
+        out.extend(self::words(&last).iter().map(|w| format!("2:{}", said(w))));
+    }
+    out.extend(["!", "!!", "?", "..."].into_iter().filter(|mark| text.contains(mark)).map(str::to_owned));
+    out.extend(text.chars().filter(|c| *c >= FIRST_SIGN).map(|c| format!("emoji {c}")));
+    if words.iter().any(|w| LAUGHS.contains(&w.as_str())) {
+        out.insert("laughs".to_owned());
+    }
     out
 }
 
-fn scores(text: &str) -> Vec<f32> {
+/// The words before the first turn of a message and those after the last: a "but", or the end of a sentence.
+fn parts(text: &str) -> Option<(String, String)> {
+    let chunks: Vec<&str> = text.split_whitespace().collect();
+    let cuts = |i: &usize| {
+        TURNS.contains(&words(chunks[*i]).concat().as_str()) || chunks[i - 1].ends_with(['.', '!', '?'])
+    };
+    let cuts: Vec<usize> = (1..chunks.len().saturating_sub(1)).filter(cuts).collect();
+    Some((chunks[..*cuts.first()?].join(" "), chunks[*cuts.last()?..].join(" ")))
+}
+
+/// FNV-1a over the bytes, folded.
+fn slot(feature: &str) -> usize {
+    let hash =
+        feature.bytes().fold(0x811c_9dc5_u32, |h, byte| (h ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    ((hash ^ hash >> 16) % SLOTS) as usize
+}
+
+/// The share of every feeling.
+fn shares(text: &str) -> Vec<f32> {
     let all = weights();
-    let found = features(text);
-    let norm = (found.len().max(1) as f32).sqrt();
-    let mut out = vec![0.0; all.names.len()];
-    for (i, weight) in found.iter().filter_map(|f| all.of.get(f.as_str())).flatten() {
-        if let Some(score) = out.get_mut(*i) {
-            *score += weight / norm;
+    let n = all.names.len();
+    let slots: HashSet<usize> = features(text).iter().map(|f| slot(f)).collect();
+    let mut sums = vec![0_i32; n];
+    for found in &slots {
+        let row = WEIGHTS.get(found * n..(found + 1) * n).unwrap_or_default();
+        for (sum, weight) in sums.iter_mut().zip(row) {
+            *sum += i32::from(weight.cast_signed());
         }
     }
-    out
+    let norm = all.scale / (slots.len().max(1) as f32).sqrt();
+    let top = sums.iter().copied().max().unwrap_or(0);
+    let parts: Vec<f32> = sums.iter().map(|sum| ((sum - top) as f32 * norm).exp()).collect();
+    let sum: f32 = parts.iter().sum();
+    parts.iter().map(|part| part / sum).collect()
 }
 
-/// The likeliest feeling. What comes after a "but" counts twice, and the last sentence of several.
+/// The likeliest feeling.
 pub(super) fn of(message: &str) -> Felt {
     let all = weights();
-    let mut total = scores(message);
-    if let Some(end) = end(message) {
-        for (sum, more) in total.iter_mut().zip(scores(&end)) {
-            *sum += END_COUNTS * more;
+    let shares = shares(message);
+    let share_of = |is_meant: &dyn Fn(usize) -> bool| -> f32 {
+        shares.iter().enumerate().filter(|(i, _)| is_meant(*i)).map(|(_, share)| share).sum()
+    };
+    let of_valence = |valence: Valence| share_of(&|i| all.valences.get(i) == Some(&valence));
+    let (mut valence, mut share) = (Valence::Even, 0.0);
+    for (one, _) in Valence::ALL {
+        let its = of_valence(one);
+        if its > share {
+            (valence, share) = (one, its);
         }
     }
-    let top = total.iter().copied().fold(f32::MIN, f32::max);
-    let shares: Vec<f32> = total.iter().map(|s| (s - top).exp()).collect();
-    let sum: f32 = shares.iter().sum();
-    let share_of = |list: &[&str]| -> f32 {
-        all.names.iter().zip(&shares).filter(|(name, _)| list.contains(name)).map(|(_, s)| s / sum).sum()
-    };
-    let (glad, even) = (share_of(&GLAD), share_of(&EVEN));
-    let hard = 1.0 - glad - even;
-    // Of the feelings that the whole speaks for the likeliest.
-    let fits = |name: &str| match () {
-        () if glad >= PLAINLY_GLAD => GLAD.contains(&name),
-        () if hard >= PLAINLY_HARD => !GLAD.contains(&name) && !EVEN.contains(&name),
-        () => true,
-    };
     let best = (0..shares.len())
-        .filter(|&i| fits(all.names[i]))
+        .filter(|&i| all.valences.get(i) == Some(&valence))
         .max_by(|&a, &b| shares[a].total_cmp(&shares[b]))
         .unwrap_or(0);
-    let (likely, sure) = (all.names.get(best).copied().unwrap_or("neutral"), shares[best] / sum);
-    let near = NEAR.iter().find(|group| group.contains(&likely)).map_or(0.0, |group| share_of(group));
-    let name = match () {
-        () if glad < PLAINLY_GLAD && GLAD.contains(&likely) => "open",
-        () if near >= SURE_FROM => likely,
-        () if glad >= PLAINLY_GLAD => "good",
-        () if hard >= SURELY_HARD => "heavy",
-        () => "open",
+    let name = all.names.get(best).copied().unwrap_or("neutral");
+    let near = NEAR.iter().find(|group| group.contains(&name));
+    let near = near.map_or(shares[best], |group| share_of(&|i| group.contains(&all.names[i])));
+    let (good, hard) = (of_valence(Valence::Good), of_valence(Valence::Hard));
+    let is_known = shares[best] >= FEELING_FROM && near >= NEAR_FROM;
+    let valence = (share >= VALENCE_FROM || is_known).then_some(valence);
+    let name = match valence {
+        Some(_) if is_known => name,
+        Some(valence) if valence != Valence::Asks => valence.as_str(),
+        _ => "open",
     };
-    Felt { name, sure, glad }
-}
-
-/// What is said after the turn of a message, if there is one.
-fn end(message: &str) -> Option<String> {
-    let words: Vec<&str> = message.split_whitespace().collect();
-    let plain = |w: &str| w.to_lowercase().trim_matches(|c: char| !c.is_alphanumeric()).to_owned();
-    let turn = words.iter().rposition(|w| TURNS.contains(&plain(w).as_str()));
-    let sentence =
-        words.iter().rev().skip(1).position(|w| w.ends_with(['.', '!', '?'])).map(|n| words.len() - 1 - n);
-    let from = turn.max(sentence)?;
-    (words.len() - from >= MIN_END).then(|| words[from..].join(" "))
+    Felt { name, sure: shares[best], is_known, valence, glad: good + HALF * (1.0 - good - hard) }
 }
 
 #[cfg(test)]
@@ -191,20 +256,46 @@ mod tests {
 
     #[test]
     fn plain_messages_are_told_apart() {
-        for (message, glad) in [
-            ("i passed my driving test!!", true),
-            ("we got a puppy", true),
-            ("my grandad died", false),
-            ("my best friend didn't invite me", false),
-            ("I'm scared of the dark", false),
+        for (message, valence) in [
+            ("i passed my driving test!!", Valence::Good),
+            ("we got a puppy", Valence::Good),
+            ("my tooth fell out!!", Valence::Good),
+            ("our baby took her first steps today", Valence::Good),
+            ("my grandad died", Valence::Hard),
+            ("my best friend didn't invite me", Valence::Hard),
+            ("I'm scared of the dark", Valence::Hard),
+            ("told my dad i'm gay and he walked out", Valence::Hard),
+            ("i didn't win but i had so much fun", Valence::Good),
+            ("i dont know if i should tell her or not", Valence::Asks),
         ] {
             let felt = of(message);
-            assert_eq!(GLAD.contains(&felt.name), glad, "{message}: {felt:?}");
+            assert_eq!(felt.valence, Some(valence), "{message}: {felt:?}");
         }
+    }
+
+    /// The file has lines with what the recipe found in them.
+    #[test]
+    fn the_recipe_counts_alike() {
+        let mut n = 0;
+        for line in FEELINGS.lines() {
+            let Some((found, text)) = line.strip_prefix("probe\t").and_then(|rest| rest.split_once('\t'))
+            else {
+                continue;
+            };
+            let (name, share) = found.split_once(' ').unwrap();
+            let shares = shares(text);
+            let at = weights().names.iter().position(|n| *n == name).unwrap();
+            let share: f32 = share.parse().unwrap();
+            assert!((shares[at] - share).abs() < 0.002, "{text}: {} and {share}", shares[at]);
+            n += 1;
+        }
+        assert!(n > 50);
     }
 
     #[test]
     fn any_text_has_a_feeling() {
+        assert_eq!(WEIGHTS.len(), SLOTS as usize * weights().names.len());
+        assert_eq!(weights().names.len(), weights().valences.len());
         for message in ["", "...", "zxqv", "😀", "but", &"word ".repeat(3000)] {
             assert!(!of(message).name.is_empty());
         }

@@ -1,7 +1,7 @@
 //! What a message is surely about, where single words would mislead the feeling: "sick of my debts" is no illness, what
 //! the doctor calls fine is no fear.
 
-use super::super::feeling::{self, Felt};
+use super::super::feeling::{Felt, Valence};
 use super::words;
 
 /// Those who bring news of somebody's health,
@@ -64,14 +64,14 @@ pub(super) fn sure(message: &str, felt: Felt) -> (Felt, Option<&'static str>) {
     let words = words(message);
     let text = format!(" {} ", words.join(" "));
     let has = |list: &[&str]| list.iter().any(|one| text.contains(&format!(" {one} ")));
-    let is = |name: &'static str, glad: f32| Felt { name, sure: 1.0, glad };
-    let is_hard = !feeling::is_even(felt.name) && !super::GLAD.contains(&felt.name);
+    let is = Felt::known;
+    let is_hard = felt.valence == Some(Valence::Hard);
     match () {
-        () if has(&NEWS) && has(&GOOD_NEWS) && !has(&BUT) => (is("joy", 1.0), Some("joy healing")),
-        () if has(&LAUGHS) && has(&FAILS) && !has(&EARNEST) => (is("neutral", 0.5), Some("light fail")),
-        () if has(&SHOUTED) => (is("hurt", 0.0), Some("hurt shouted")),
-        () if has(&MONEY) && felt.name == "ill" => (is("worried", 0.0), Some("worried money")),
-        () if has(&["homework"]) && has(&DULL) => (is("bored", 0.3), Some("bored homework")),
+        () if has(&NEWS) && has(&GOOD_NEWS) && !has(&BUT) => (is("joy"), Some("joy healing")),
+        () if has(&LAUGHS) && has(&FAILS) && !has(&EARNEST) => (is("neutral"), Some("light fail")),
+        () if has(&SHOUTED) => (is("hurt"), Some("hurt shouted")),
+        () if has(&MONEY) && felt.name == "ill" => (is("worried"), Some("worried money")),
+        () if has(&["homework"]) && has(&DULL) => (is("bored"), Some("bored homework")),
         () if has(&["retired", "retirement"]) && is_hard => (felt, Some("sad retired")),
         () => (felt, None),
     }
@@ -92,8 +92,8 @@ mod tests {
             ("my homework is so boring", Some("bored homework")),
             ("my bike broke", None),
         ] {
-            assert_eq!(sure(message, feeling::of(message)).1, heading, "{message}");
-            assert!(heading.is_none_or(super::super::has_heading), "{message}");
+            assert_eq!(sure(message, super::super::super::feeling::of(message)).1, heading, "{message}");
+            assert!(heading.is_none_or(super::super::wording::has_heading), "{message}");
         }
     }
 }

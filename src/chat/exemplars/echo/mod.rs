@@ -9,40 +9,25 @@ mod grammar;
 mod matter;
 mod person;
 mod sentences;
+mod wording;
 
 use std::collections::HashSet;
 
 use self::person::capital;
 use self::sentences::Sentence;
-use super::feeling::{self, Felt, GLAD};
+use self::wording::Headings;
+use super::feeling::{self, Felt, GLAD, Valence};
 use super::likeness::words;
 
-/// `heading TAB part TAB text`: `C` comforts, `A` advises, `Q` asks; a heading is a feeling, perhaps with a topic, or a
-/// kind of question. `models/train/data/echo.txt` is the source.
-const ECHO: &str = include_str!("../../../../assets/echo.tsv");
 /// Two sentences are given back together up to so many words.
 const MAX_TOGETHER: usize = 24;
 /// A sentence of so many words that blames says nothing else.
 const MAX_BLAME: usize = 7;
 /// From this share on a message of a single half counts as glad or not.
 const PLAINLY: f32 = 0.6;
-/// Surer than this, a feeling may be answered without anything given back,
-const SURE_ALONE: f32 = 0.4;
-/// and with what was written for the feeling in one matter.
-const SURE_OF_MATTER: f32 = 0.55;
-/// Topics that are people: the message must be about one of them.
-const ROLES: [&str; 7] = ["friend", "child", "partner", "parent", "sibling", "elder", "baby"];
-/// Who may be named in a question.
-const PEOPLE: &str = "mum mom dad mother father parents sister brother friend husband wife boyfriend girlfriend partner fiance \
-    son daughter boss teacher colleague neighbour neighbor flatmate roommate coworker landlord grandma grandpa grandmother \
-    grandfather nan gran uncle aunt cousin coach manager stepmum stepmom stepdad flatmates roommates neighbours colleagues friends \
-    neighbors grandchildren grandson granddaughter grandkids kids children baby toddler teenager mate mommy mummy daddy";
-/// What may stand between "my" and one of them.
-const BETWEEN: [&str; 12] =
-    ["best", "little", "big", "older", "younger", "old", "new", "baby", "twin", "oldest", "own", "closest"];
-/// Who says them needs no question for somebody near.
-const ALONE: [&str; 8] = ["alone", "nobody", "noone", "anyone", "lonely", "alone", "myself", "anybody"];
-const TOLD: [&str; 6] = ["told", "tell", "telling", "called", "everyone", "everybody"];
+
+/// An answer has one of so many shapes.
+const SHAPES: usize = 2;
 
 /// What is to be answered, and what the parent said before.
 pub(super) struct Heard<'a> {
@@ -57,34 +42,42 @@ pub(super) fn reply(heard: &Heard<'_>) -> Option<String> {
     if let Some(asked) = asking::asked(&sentences) {
         return to_question(heard, &asked, &sentences, &felt);
     }
-    if sentences.iter().any(|s| s.asks) {
+    let is_request = felt.valence == Some(Valence::Asks);
+    if sentences.iter().any(|s| s.asks) && !(is_request && felt.is_known) {
         return None;
     }
     let given = given(&sentences);
-    let feeling = if is_mixed(&sentences) { "mixed" } else { felt.name };
-    let is_inside = !heard.said.is_empty();
     // Inside a chat one who hears every sentence twice talks to a parrot.
+    let is_inside = !heard.said.is_empty();
     let given = given.filter(|_| !is_inside || heard.said.len() % 3 == 2);
-    if given.is_none() && sure.is_none() && (felt.sure < SURE_ALONE || matches!(feeling, "neutral" | "open"))
-    {
+    let is_alone = felt.is_known && !feeling::is_even(felt.name) || felt.valence == Some(Valence::Good);
+    if given.is_none() && sure.is_none() && !is_alone && !(is_request && felt.is_known) {
         return None;
     }
-    let heading = if blames_self(heard.message) && !GLAD.contains(&feeling) {
-        "guilty blame".to_owned()
+    let headings = if is_mixed(&sentences) {
+        Headings::only("mixed")
+    } else if blames_self(heard.message) && !GLAD.contains(&felt.name) {
+        Headings::only("guilty blame")
     } else if let Some(sure) = sure {
-        sure.to_owned()
-    } else if felt.sure >= SURE_OF_MATTER {
-        heading(feeling, heard.message)
+        Headings::only(sure)
     } else {
-        feeling.to_owned()
+        Headings::new(&felt, heard.message)
     };
-    let mut parts: Vec<String> = given.into_iter().map(|g| ended(&g, &felt, &sentences)).collect();
-    parts.extend(pick(heard, &heading, "C"));
-    if felt.sure >= SURE_OF_MATTER {
-        parts.extend(pick(heard, &heading, "A"));
+    Some(composed(heard, &headings, given.map(|g| ended(&g, &felt, &sentences)))).filter(|r| !r.is_empty())
+}
+
+/// What was told, something kind and a question, not always in the same shape.
+fn composed(heard: &Heard<'_>, headings: &Headings, given: Option<String>) -> String {
+    let turn = sum(heard.message) / SHAPES + heard.said.len();
+    let call = headings.pick(heard, "I").filter(|_| turn.is_multiple_of(SHAPES) && given.is_some());
+    let mut parts: Vec<String> = Vec::new();
+    match call {
+        Some(call) => parts.extend([call].into_iter().chain(given)),
+        None => parts.extend(given.into_iter().chain(headings.pick(heard, "C"))),
     }
-    parts.extend(pick(heard, &heading, "Q").or_else(|| pick(heard, feeling, "Q")));
-    (parts.len() > 1).then(|| parts.join(" "))
+    parts.extend(headings.pick(heard, "A"));
+    parts.extend(headings.pick(heard, "Q"));
+    parts.join(" ")
 }
 
 /// An answer to a question: the matter, what else was told, and what can be said.
@@ -103,8 +96,6 @@ fn to_question(
     let told = given(&others);
     let mut parts: Vec<String> = Vec::new();
     let told = told.map(|t| ended(&t, felt, &[]));
-    let topics = topics(heard.message);
-    let with_topic = |kind: &str| topics.iter().map(|t| format!("{kind} {t}")).find(|h| has_heading(h));
     match (&asked.matter, told) {
         (Some(matter), Some(told)) if asked.at == 0 => parts.extend([asking::opening(matter), told]),
         (Some(matter), Some(told)) => parts.extend([told, asking::opening(matter)]),
@@ -113,16 +104,16 @@ fn to_question(
         (None, None) if asked.kind == "whatdo" => return None,
         (None, None) => {}
     }
-    let of_feeling = || if asked.kind == "whatdo" { with_topic(felt.name) } else { None };
-    let kind = with_topic(asked.kind).or_else(of_feeling).unwrap_or_else(|| asked.kind.to_owned());
-    parts.extend(pick(heard, &kind, "C"));
-    parts.extend(pick(heard, &kind, "Q"));
+    let headings = Headings::asked(asked.kind, felt, heard.message);
+    parts.extend(headings.pick(heard, "C"));
+    parts.extend(headings.pick(heard, "Q"));
     (!parts.is_empty()).then(|| parts.join(" "))
 }
 
 /// With its mark behind it.
 fn ended(given: &str, felt: &Felt, sentences: &[Sentence]) -> String {
-    let is_loud = GLAD.contains(&felt.name) && (sentences.iter().any(|s| s.shouts) || felt.name == "pride");
+    let is_loud = felt.valence == Some(Valence::Good)
+        && (sentences.iter().any(|s| s.shouts) || ["pride", "joy", "excited"].contains(&felt.name));
     format!("{}{}", capital(given), if is_loud { '!' } else { '.' })
 }
 
@@ -206,82 +197,12 @@ fn is_mixed(sentences: &[Sentence]) -> bool {
         return false;
     }
     let (first, last) = (feeling::of(&text[..turn].join(" ")), feeling::of(&text[turn..].join(" ")));
-    first.glad > PLAINLY && last.glad < 1.0 - PLAINLY && last.name != "neutral"
+    first.glad > PLAINLY && last.valence == Some(Valence::Hard)
 }
 
-fn lines() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
-    ECHO.lines().filter_map(|line| {
-        let mut cells = line.split('\t');
-        Some((cells.next()?, cells.next()?, cells.next()?))
-    })
-}
-
-fn has_heading(heading: &str) -> bool {
-    lines().any(|(h, ..)| h == heading)
-}
-
-/// What a message is about, of the topics that have sentences of their own.
-fn topics(message: &str) -> Vec<&'static str> {
-    let words = words(message);
-    // The first person who is named: a "son practising" is not what a quarrel with the neighbours is about.
-    let who = words.iter().find(|w| grammar::has(PEOPLE, w)).cloned();
-    let mut found: Vec<(usize, &'static str)> = lines()
-        .filter(|(heading, ..)| *heading == "topics")
-        .filter_map(|(_, part, list)| {
-            let topic = part.strip_prefix("W ")?;
-            let is_of = |w: &String| list.split(' ').any(|one| one == w.as_str());
-            let n = words.iter().filter(|w| is_of(w)).count();
-            let is_meant = !ROLES.contains(&topic) || who.as_ref().is_none_or(&is_of);
-            (n > 0 && is_meant).then_some((n, topic))
-        })
-        .collect();
-    found.sort_by_key(|(n, _)| std::cmp::Reverse(*n));
-    found.into_iter().map(|(_, topic)| topic).collect()
-}
-
-/// The feeling with the topic, where something was written for both.
-fn heading(feeling: &str, message: &str) -> String {
-    let of = |topic: &&str| has_heading(&format!("{feeling} {topic}"));
-    topics(message)
-        .iter()
-        .find(|t| of(t))
-        .map_or_else(|| feeling.to_owned(), |topic| format!("{feeling} {topic}"))
-}
-
-/// A sentence of a kind that was not said and does not ask for what was told.
-fn pick(heard: &Heard<'_>, heading: &str, part: &str) -> Option<String> {
-    let person = person_of(heard.message);
-    let words = words(heard.message);
-    let has = |list: &[&str]| words.iter().any(|w| list.contains(&w.as_str()));
-    let is_free = |mark: &str| match mark {
-        "person" => person.is_some(),
-        "who" => !has(&ALONE),
-        "tell" => !has(&TOLD),
-        _ => true,
-    };
-    let mut all: Vec<String> = lines()
-        .filter(|(h, p, _)| *h == heading && p.split(' ').next() == Some(part))
-        .filter(|(_, p, _)| p.split(' ').nth(1).is_none_or(is_free))
-        .map(|(.., text)| text.replace("{person}", person.as_deref().unwrap_or("them")))
-        .collect();
-    let n = heard.message.bytes().map(usize::from).sum::<usize>() % all.len().max(1);
-    all.rotate_left(n);
-    all.into_iter().find(|text| !heard.said.iter().any(|said| said.contains(text.as_str())))
-}
-
-/// "My best friend" as "your best friend".
-fn person_of(message: &str) -> Option<String> {
-    let words = words(message);
-    words.iter().enumerate().filter(|(_, w)| *w == "my").find_map(|(i, _)| {
-        let mut at = i + 1;
-        while words.get(at).is_some_and(|w| BETWEEN.contains(&w.as_str())) {
-            at += 1;
-        }
-        let is_owner = words.get(at + 1).is_some_and(|w| ["and", "s", "or"].contains(&w.as_str()));
-        let last = words.get(at).filter(|w| grammar::has(PEOPLE, w) && !is_owner)?;
-        let between = &words[i + 1..at];
-        Some(format!("your {}{}{last}", between.join(" "), if between.is_empty() { "" } else { " " }))
-    })
+/// A number that hangs on the message, so that chats do not all begin alike.
+fn sum(message: &str) -> usize {
+    message.bytes().map(usize::from).sum()
 }
 
 #[cfg(test)]
@@ -380,7 +301,7 @@ mod tests {
 
     #[test]
     fn every_written_sentence_is_whole() {
-        for (heading, part, text) in lines().filter(|(heading, ..)| *heading != "topics") {
+        for (heading, part, text) in wording::lines().filter(|(heading, ..)| *heading != "topics") {
             assert!(text.ends_with(['.', '?', '!', '"']), "{heading} {part}: {text}");
             assert!(!part.starts_with('Q') || text.ends_with('?'), "{heading}: {text}");
         }
