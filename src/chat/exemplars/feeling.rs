@@ -44,6 +44,8 @@ const VALENCE_FROM: f32 = 0.62;
 const FEELING_FROM: f32 = 0.38;
 /// if it and those near it have this share together.
 const NEAR_FROM: f32 = 0.45;
+/// From this share on a message whose valence isn't known is surely not the opposite one.
+const LEANS_FROM: f32 = 0.74;
 /// What is asked for or neither good nor bad is half glad, and half not.
 const HALF: f32 = 0.5;
 
@@ -69,7 +71,8 @@ impl Valence {
 /// A feeling and how sure it is, 0 to 1.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) struct Felt {
-    /// The likeliest feeling, or `good`, `hard`, `even` or `open` where it isn't sure.
+    /// The likeliest feeling, or a valence where it isn't sure; where that isn't either, `light` or `uneasy`
+    /// for what it leans to, or `open`.
     pub(super) name: &'static str,
     /// The share of that feeling.
     pub(super) sure: f32,
@@ -239,12 +242,15 @@ pub(super) fn of(message: &str) -> Felt {
     let name = all.names.get(best).copied().unwrap_or("neutral");
     let near = NEAR.iter().find(|group| group.contains(&name));
     let near = near.map_or(shares[best], |group| share_of(&|i| group.contains(&all.names[i])));
-    let (good, hard) = (of_valence(Valence::Good), of_valence(Valence::Hard));
     let is_known = shares[best] >= FEELING_FROM && near >= NEAR_FROM;
     let valence = (share >= VALENCE_FROM || is_known).then_some(valence);
+    let (good, hard) = (of_valence(Valence::Good), of_valence(Valence::Hard));
+    let even = of_valence(Valence::Even);
     let name = match valence {
         Some(_) if is_known => name,
         Some(valence) if valence != Valence::Asks => valence.as_str(),
+        None if good + even >= LEANS_FROM => "light",
+        None if 1.0 - good - even >= LEANS_FROM && hard > good => "uneasy",
         _ => "open",
     };
     Felt { name, sure: shares[best], is_known, valence, glad: good + HALF * (1.0 - good - hard) }

@@ -29,6 +29,24 @@ const GOOD_NEWS: [&str; 16] = [
 /// and what takes it back.
 const BUT: [&str; 10] =
     ["but", "not", "isnt", "wont", "unless", "if", "hope", "hoping", "waiting", "whether"];
+/// What nobody looks forward to,
+const CHECKS: [&str; 8] =
+    ["scan", "biopsy", "mri", "operation", "surgery", "blood test", "mammogram", "test results"];
+/// while it is still ahead.
+const TO_COME: [&str; 12] = [
+    "tomorrow",
+    "tonight",
+    "monday",
+    "tuesday",
+    "wednesday",
+    "thursday",
+    "friday",
+    "saturday",
+    "sunday",
+    "next week",
+    "waiting",
+    "this week",
+];
 const MONEY: [&str; 10] =
     ["debt", "debts", "rent", "bill", "bills", "loan", "mortgage", "overdraft", "owe", "bank"];
 const LAUGHS: [&str; 8] = ["lol", "lmao", "haha", "hahaha", "rofl", "hehe", "oops", "whoops"];
@@ -69,6 +87,7 @@ pub(super) fn sure(message: &str, felt: Felt) -> (Felt, Option<&'static str>) {
     match () {
         () if has(&NEWS) && has(&GOOD_NEWS) && !has(&BUT) => (is("joy"), Some("joy healing")),
         () if has(&LAUGHS) && has(&FAILS) && !has(&EARNEST) => (is("neutral"), Some("light fail")),
+        () if has(&CHECKS) && has(&TO_COME) && !has(&GOOD_NEWS) => (is("worried"), Some("worried results")),
         () if has(&SHOUTED) => (is("hurt"), Some("hurt shouted")),
         () if has(&MONEY) && felt.name == "ill" => (is("worried"), Some("worried money")),
         () if has(&["homework"]) && has(&DULL) => (is("bored"), Some("bored homework")),

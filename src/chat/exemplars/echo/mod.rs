@@ -238,6 +238,8 @@ mod tests {
             ),
             ("been crying all day lol", "You've been crying all day"),
             ("THE DOG ATE MY SHOES", "The dog ate your shoes"),
+            ("I owe my sister £40 and 50€ to mum", "You owe your sister £40 and 50€ to your mum"),
+            ("he took $500 from me", "He took $500 from you"),
             ("it is 3 am and I am awake", "It is 3 am and you are awake"),
             ("I haven't told my parents I failed", "You haven't told your parents you failed"),
         ] {
@@ -297,6 +299,34 @@ mod tests {
             said.push(next);
         }
         assert!(!said.is_empty());
+    }
+
+    #[test]
+    fn what_goes_behind_it_has_its_tone() {
+        for (message, valences) in [
+            ("my cat had kittens last night, five of them!", &["good", "joy"][..]),
+            ("our little girl took her first steps this morning", &["good", "joy", "pride"]),
+            ("i got the lead in the school play!!", &["good", "joy", "pride"]),
+            ("my brother smashed my lego ship and laughed", &["hard", "angry", "hurt"]),
+            ("my grandma had a stroke and is in hospital", &["hard", "worried", "sad"]),
+            ("i was laid off this afternoon", &["letdown", "hard", "sad"]),
+        ] {
+            let reply = reply(&Heard { message, said: &[] }).unwrap();
+            let is_of = |heading: &str| valences.contains(&heading.split(' ').next().unwrap_or(""));
+            let written = wording::lines().filter(|(h, ..)| is_of(h)).any(|(.., text)| reply.contains(text));
+            assert!(written, "{message}: {reply}");
+        }
+    }
+
+    #[test]
+    fn two_answers_in_one_chat_are_not_alike() {
+        let first = reply(&Heard { message: "we got a puppy today!!", said: &[] }).unwrap();
+        let said = [first.as_str()];
+        let second = reply(&Heard { message: "we got a puppy today!!", said: &said }).unwrap();
+        let sentences =
+            |text: &str| text.split_inclusive(['.', '!', '?']).map(|s| s.trim().to_owned()).collect();
+        let (first, second): (HashSet<String>, HashSet<String>) = (sentences(&first), sentences(&second));
+        assert!(first.is_disjoint(&second), "{first:?} {second:?}");
     }
 
     #[test]

@@ -215,7 +215,9 @@ fn kin(low: &str, word: &Word, before: &str, next: &str) -> String {
         BEFORE_KIN.contains(&before) || before.ends_with('s') && before.len() > 4 || before.ends_with("'s");
     // "my mum and dad"
     let is_joined = before == "and";
-    if is_said || is_joined || low.ends_with('s') && !is_owner && !word.text.contains('\'') {
+    // "he said mummy for the first time"
+    let is_word = ["said", "saying"].contains(&before) && next == "for";
+    if is_said || is_joined || is_word || low.ends_with('s') && !is_owner && !word.text.contains('\'') {
         text
     } else {
         format!("your {text}")

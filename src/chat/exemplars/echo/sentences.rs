@@ -40,6 +40,8 @@ const FULL: &str = "dont=don't cant=can't cannot=can't wont=won't didnt=didn't d
     kinda=kind_of sorta=sort_of lemme=let_me tho=though cos=because bc=because cuz=because n=and alot=a_lot \
     rn=right_now atm=at_the_moment i=I everyones=everyone's nobodys=nobody's somebodys=somebody's ima=I'm_going_to \
     everybodys=everybody's someones=someone's b4=before thru=through noone=nobody w=with favourit=favourite";
+/// Signs that stand beside an amount.
+const CURRENCIES: [char; 5] = ['£', '$', '€', '¥', '₹'];
 /// What says nothing.
 const EMPTY: [&str; 32] = [
     "lol",
@@ -309,7 +311,18 @@ pub(super) fn sentences(message: &str) -> Vec<Sentence> {
         // Feet, cups and quotation marks hide who speaks.
         open.is_odd |= before.contains(['"', '“', '(', '*', '\'']) || after.contains(['"', '”', ')', '*']);
         open.is_odd |= inner.chars().any(is_mark);
-        push(&mut open.words, inner);
+        // "$500", "40%"
+        let (sign, unit) = (before.matches(CURRENCIES).next_back(), after.chars().next());
+        let unit = unit.filter(|c| *c == '%' || CURRENCIES.contains(c));
+        match (sign, unit) {
+            (Some(sign), _) if inner.starts_with(|c: char| c.is_ascii_digit()) => {
+                push(&mut open.words, &format!("{sign}{inner}"));
+            }
+            (_, Some(unit)) if inner.ends_with(|c: char| c.is_ascii_digit()) => {
+                push(&mut open.words, &format!("{inner}{unit}"));
+            }
+            _ => push(&mut open.words, inner),
+        }
         if let Some(last) = open.words.last_mut() {
             last.has_comma |= after.contains([',', ';', ':', '-', '–', '—']);
         }

@@ -2,6 +2,7 @@
 
 use super::super::feeling::{Felt, Valence};
 use super::super::likeness::words;
+use super::sentences::PARENTS;
 use super::{Heard, grammar, sum};
 
 /// `heading TAB part TAB text`: `I` calls out, `C` comforts, `A` advises, `Q` asks; a heading is a feeling or a valence,
@@ -45,8 +46,9 @@ impl Headings {
         let of_feeling: Vec<String> = feeling.iter().flat_map(|name| with(name)).collect();
         // What asks for something has no sentence of its own that fits all of its kind.
         let valence = felt.valence.filter(|v| *v != Valence::Asks).map(Valence::as_str);
-        let of_valence: Vec<String> = valence.into_iter().flat_map(with).collect();
-        let rest = || valence.map(str::to_owned).into_iter().chain(["open".to_owned()]);
+        let tone = valence.unwrap_or(if felt.is_known { "open" } else { felt.name });
+        let of_valence = with(tone);
+        let rest = || [tone.to_owned(), "open".to_owned()];
         let is_plain = felt.name == "joy" || felt.name == "neutral";
         let comfort = if is_plain {
             [of_feeling.clone(), of_valence.clone(), feeling.clone()].concat()
@@ -89,7 +91,11 @@ pub(super) fn has_heading(heading: &str) -> bool {
 
 /// What a message is about, of the topics that have sentences of their own.
 fn topics(message: &str) -> Vec<&'static str> {
-    let words = words(message);
+    let mut words = words(message);
+    // "mummy i can hop": a form of address
+    if words.first().is_some_and(|w| PARENTS.contains(&w.as_str())) {
+        words.remove(0);
+    }
     let text = format!(" {} ", words.join(" "));
     // The first person who is named: a "son practising" is not what a quarrel with the neighbours is about.
     let who = words.iter().find(|w| grammar::has(PEOPLE, w)).cloned();
