@@ -38,8 +38,10 @@ const NEAR: [&[&str]; 6] = [
     &["tired", "ill"],
     &["neutral", "bored", "funny"],
 ];
-/// From this share on, the valence of a message is known: nine of ten are right then,
-const VALENCE_FROM: f32 = 0.62;
+/// From this share on, the valence of a message is known: nine of ten are right then;
+const VALENCE_FROM: f32 = 0.6;
+/// delight at bad news is worse than a calm word at good news,
+const GOOD_FROM: f32 = 0.64;
 /// and from this one on its feeling,
 const FEELING_FROM: f32 = 0.38;
 /// if it and those near it have this share together.
@@ -243,7 +245,9 @@ pub(super) fn of(message: &str) -> Felt {
     let near = NEAR.iter().find(|group| group.contains(&name));
     let near = near.map_or(shares[best], |group| share_of(&|i| group.contains(&all.names[i])));
     let is_known = shares[best] >= FEELING_FROM && near >= NEAR_FROM;
-    let valence = (share >= VALENCE_FROM || is_known).then_some(valence);
+    let enough = if valence == Valence::Good { GOOD_FROM } else { VALENCE_FROM };
+    let is_known = is_known && share >= enough;
+    let valence = (share >= enough).then_some(valence);
     let (good, hard) = (of_valence(Valence::Good), of_valence(Valence::Hard));
     let even = of_valence(Valence::Even);
     let name = match valence {

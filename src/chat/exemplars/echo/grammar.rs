@@ -114,10 +114,15 @@ pub(super) fn subject_for(words: &[Word]) -> Option<&'static str> {
 
 /// "Moving house with two toddlers is a nightmare".
 fn is_gerund_subject(words: &[Word]) -> bool {
-    let be = ["is", "was", "isnt", "has", "makes", "feels"];
+    let be = [
+        "is", "was", "isnt", "has", "makes", "feels", "hurts", "helps", "keeps", "takes", "costs", "scares",
+        "drives", "seems", "gets",
+    ];
     let end = words.iter().position(|w| w.has_comma).map_or(words.len(), |at| at + 1);
-    words[..end].windows(2).any(|two| {
-        be.contains(&two[1].low.as_str()) && !has(SUBJECTS, &two[0].low) && !is_gerund(&two[0].low)
+    words[..end].windows(2).enumerate().any(|(i, two)| {
+        be.contains(&two[1].low.as_str())
+            && !has(SUBJECTS, &two[0].low)
+            && (i == 0 || !is_gerund(&two[0].low))
     })
 }
 

@@ -29,6 +29,20 @@ const GOOD_NEWS: [&str; 16] = [
 /// and what takes it back.
 const BUT: [&str; 10] =
     ["but", "not", "isnt", "wont", "unless", "if", "hope", "hoping", "waiting", "whether"];
+/// A scan that is looked forward to.
+const OF_A_BABY: [&str; 6] =
+    ["first scan", "baby scan", "baby", "pregnant", "girl or a boy", "boy or a girl"];
+/// What is told of somebody's former love.
+const NEW_LOVE: [&str; 8] = [
+    "engaged",
+    "married",
+    "getting married",
+    "new girlfriend",
+    "new boyfriend",
+    "new wife",
+    "new husband",
+    "somebody new",
+];
 /// What nobody looks forward to,
 const CHECKS: [&str; 8] =
     ["scan", "biopsy", "mri", "operation", "surgery", "blood test", "mammogram", "test results"];
@@ -87,7 +101,10 @@ pub(super) fn sure(message: &str, felt: Felt) -> (Felt, Option<&'static str>) {
     match () {
         () if has(&NEWS) && has(&GOOD_NEWS) && !has(&BUT) => (is("joy"), Some("joy healing")),
         () if has(&LAUGHS) && has(&FAILS) && !has(&EARNEST) => (is("neutral"), Some("light fail")),
-        () if has(&CHECKS) && has(&TO_COME) && !has(&GOOD_NEWS) => (is("worried"), Some("worried results")),
+        () if has(&CHECKS) && has(&TO_COME) && !has(&GOOD_NEWS) && !has(&OF_A_BABY) => {
+            (is("worried"), Some("worried results"))
+        }
+        () if has(&["my ex"]) && has(&NEW_LOVE) => (felt, Some("mixed ex")),
         () if has(&SHOUTED) => (is("hurt"), Some("hurt shouted")),
         () if has(&MONEY) && felt.name == "ill" => (is("worried"), Some("worried money")),
         () if has(&["homework"]) && has(&DULL) => (is("bored"), Some("bored homework")),

@@ -240,6 +240,10 @@ mod tests {
             ("THE DOG ATE MY SHOES", "The dog ate your shoes"),
             ("I owe my sister £40 and 50€ to mum", "You owe your sister £40 and 50€ to your mum"),
             ("he took $500 from me", "He took $500 from you"),
+            ("mommy look i made a rocket", "You made a rocket"),
+            ("dad forgot my kids' names", "Your dad forgot your kids' names"),
+            ("he was named after me", "He was named after you"),
+            ("breastfeeding hurts and nobody says so", "Breastfeeding hurts and nobody says so"),
             ("it is 3 am and I am awake", "It is 3 am and you are awake"),
             ("I haven't told my parents I failed", "You haven't told your parents you failed"),
         ] {

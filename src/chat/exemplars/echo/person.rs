@@ -12,7 +12,10 @@ const KIN: [&str; 26] = [
     "grandads", "grandpas", "mother",
 ];
 /// Before a relative they say that somebody's is meant already.
-const BEFORE_KIN: [&str; 32] = [
+const BEFORE_KIN: [&str; 35] = [
+    "okayest",
+    "greatest",
+    "worst",
     "my",
     "your",
     "his",
@@ -228,8 +231,8 @@ fn is_name(low: &str, before: &str) -> bool {
     let is_given = ["called", "named"].contains(&before)
         && low.len() > 2
         && ![
-            "me", "him", "her", "them", "the", "off", "out", "back", "our", "names", "for", "and", "today",
-            "last",
+            "me", "after", "him", "her", "them", "the", "off", "out", "back", "our", "names", "for", "and",
+            "today", "last",
         ]
         .contains(&low)
         && !PARENTS.contains(&low)

@@ -140,15 +140,16 @@ const BEFORE_PHRASES: [&[&str]; 20] = [
 pub(super) const PARENTS: [&str; 12] =
     ["mum", "mom", "mommy", "mummy", "mama", "mam", "ma", "dad", "daddy", "papa", "mother", "mumma"];
 /// What shows after one of them that it is a form of address: "mum i fell".
-const AFTER_ADDRESS: [&str; 24] = [
-    "i", "im", "ive", "guess", "what", "whats", "why", "how", "can", "could", "do", "please", "my", "we",
-    "is", "there", "theres", "where", "when", "should", "help", "it", "its", "the",
+const AFTER_ADDRESS: [&str; 30] = [
+    "look", "see", "listen", "he", "she", "they", "i", "im", "ive", "guess", "what", "whats", "why", "how",
+    "can", "could", "do", "please", "my", "we", "is", "there", "theres", "where", "when", "should", "help",
+    "it", "its", "the",
 ];
 /// What says that the last word is none: "i told mum".
-const BEFORE_PARENT: [&str; 34] = [
-    "my", "your", "his", "her", "their", "our", "a", "the", "to", "with", "from", "for", "of", "told",
-    "tell", "asked", "ask", "and", "or", "miss", "love", "hate", "like", "by", "at", "about", "without",
-    "than", "see", "call", "called", "new", "no", "step",
+const BEFORE_PARENT: [&str; 38] = [
+    "okayest", "best", "greatest", "worst", "my", "your", "his", "her", "their", "our", "a", "the", "to",
+    "with", "from", "for", "of", "told", "tell", "asked", "ask", "and", "or", "miss", "love", "hate", "like",
+    "by", "at", "about", "without", "than", "see", "call", "called", "new", "no", "step",
 ];
 /// Words that a new sentence begins with.
 const SUBJECTS: [&str; 22] = [
@@ -320,6 +321,11 @@ pub(super) fn sentences(message: &str) -> Vec<Sentence> {
             }
             (_, Some(unit)) if inner.ends_with(|c: char| c.is_ascii_digit()) => {
                 push(&mut open.words, &format!("{inner}{unit}"));
+            }
+            // "my kids' names"
+            _ if after.starts_with(['\'', '’']) && inner.ends_with('s') && !before.contains(['\'', '‘']) =>
+            {
+                push(&mut open.words, &format!("{inner}'"));
             }
             _ => push(&mut open.words, inner),
         }
