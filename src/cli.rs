@@ -152,7 +152,7 @@ pub struct EngineArgs {
     /// Where the model runs: cpu, cuda or metal [default: cpu]
     #[arg(long, env = "MOMMYGPT_DEVICE")]
     pub device: Option<String>,
-    /// How past tokens are remembered: f16, or q8 in half the memory [default: f16]
+    /// How past tokens are remembered: i16, f16, or q8 in half the memory [default: i16]
     #[arg(long, env = "MOMMYGPT_KV", value_name = "TYPE")]
     pub kv: Option<String>,
 }

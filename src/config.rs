@@ -260,9 +260,10 @@ fn within(flag: &str, value: Option<usize>, min: usize, max: usize) -> Result<Op
 
 fn parse_kv(raw: Option<&str>) -> Result<KvType, ConfigError> {
     match raw {
-        None | Some("f16") => Ok(KvType::F16),
+        None | Some("i16") => Ok(KvType::I16),
+        Some("f16") => Ok(KvType::F16),
         Some("q8") => Ok(KvType::Q8),
-        Some(other) => Err(ConfigError(format!("--kv {other}: must be one of: f16 q8"))),
+        Some(other) => Err(ConfigError(format!("--kv {other}: must be one of: i16 f16 q8"))),
     }
 }
 

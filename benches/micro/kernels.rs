@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 use mommygpt::kernels::activations::{Activations, quantize_row};
-use mommygpt::kernels::attention::{Halves, PAGE_LEN, RowState, Visible};
+use mommygpt::kernels::attention::{PAGE_LEN, RowState, Slabs, Visible};
 use mommygpt::kernels::blocks::BlockType;
 use mommygpt::kernels::dispatch::{Isa, Kernels};
 use mommygpt::kernels::pack::{PANEL_ROWS, PanelLayout, pack_panel};
@@ -72,6 +72,8 @@ pub(crate) fn attention(c: &mut Criterion) {
         // Halves as they lie in the cache.
         let mut halves = vec![0; 2 * k.len()];
         kernels.narrow(&k, &mut halves);
+        // Codes of any size take as long.
+        let words = vec![1; 2 * k.len() + 4 * PAGE_LEN];
         for n_rows in ROWS {
             let q = wave(n_rows * HEAD_DIM);
             let visible = vec![Visible { from: 0, to: PAGE_LEN }; n_rows];
@@ -89,11 +91,28 @@ pub(crate) fn attention(c: &mut Criterion) {
                 group.bench_function(BenchmarkId::new(format!("{isa}-halves"), n_rows), |b| {
                     b.iter(|| {
                         states.fill(RowState::default());
-                        let slabs = Halves { keys: &halves, values: &halves, next: &[] };
+                        let slabs = Slabs { keys: &halves, values: &halves, next: &[] };
                         kernels.attention_halves(black_box(&q), slabs, &visible, 0.0, &mut states, &mut out);
                     });
                 });
             }
+            let (mut codes, mut scales) = (vec![0; q.len()], vec![0.0; n_rows]);
+            kernels.words(&q, HEAD_DIM, f32::INFINITY, &mut codes, &mut scales);
+            group.bench_function(BenchmarkId::new(format!("{isa}-i16"), n_rows), |b| {
+                b.iter(|| {
+                    states.fill(RowState::default());
+                    let slabs = Slabs { keys: &words, values: &words, next: &[] };
+                    kernels.attention_words(
+                        black_box(&codes),
+                        &scales,
+                        slabs,
+                        &visible,
+                        0.0,
+                        &mut states,
+                        &mut out,
+                    );
+                });
+            });
         }
     }
     group.finish();

@@ -61,7 +61,7 @@ pub struct ModelFacts {
     pub kernel_class: String,
     /// Where it ran, in llama-bench's words: `CPU`.
     pub backends: String,
-    /// Element type of keys and values: `f32`, `f16`.
+    /// Element type of keys and values: `f32`, `i16`, `f16`, `q8_0`.
     pub kv_type: &'static str,
     /// `-ngl` as typed.
     pub n_gpu_layers: i64,

@@ -382,7 +382,8 @@ fn kv_bytes_per_token(model: &dyn Model) -> u64 {
 fn kv_type(model: &dyn Model) -> &'static str {
     let as_f16 = model.config().kv_bytes_per_token() as u64;
     match kv_bytes_per_token(model) {
-        bytes if bytes > as_f16 => "f32",
+        bytes if bytes >= 2 * as_f16 => "f32",
+        bytes if bytes > as_f16 => "i16",
         bytes if bytes < as_f16 => "q8_0",
         _ => "f16",
     }

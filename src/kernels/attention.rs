@@ -185,7 +185,7 @@ pub(super) fn page_rows<const FMA: bool>(
 
 /// Keys, `(head_dim, 32)`, and values, `(32, head_dim)`, of a page as binary16, little-endian.
 #[derive(Clone, Copy, Debug)]
-pub struct Halves<'a> {
+pub struct Slabs<'a> {
     /// The slab of keys.
     pub keys: &'a [u8],
     /// That of values.
@@ -199,7 +199,7 @@ pub struct Halves<'a> {
 #[inline(always)]
 pub(super) fn page_halves<const FMA: bool>(
     q: &[f32],
-    slabs: Halves<'_>,
+    slabs: Slabs<'_>,
     visible: &[Visible],
     cap: f32,
     states: &mut [RowState],

@@ -10,7 +10,7 @@ use std::arch::x86_64::{
     _mm512_storeu_ps,
 };
 
-use super::attention::{Halves, PAGE_LEN, RowState, Visible, soften};
+use super::attention::{PAGE_LEN, RowState, Slabs, Visible, soften};
 use super::blocks::f16_to_f32;
 
 macro_rules! attention {
@@ -177,14 +177,14 @@ macro_rules! attention {
             #[target_feature(enable = $features)]
             pub(in super::super) fn page_halves(
                 q: &[f32],
-                slabs: Halves<'_>,
+                slabs: Slabs<'_>,
                 visible: &[Visible],
                 cap: f32,
                 states: &mut [RowState],
                 out: &mut [f32],
             ) {
                 let numbers = q.len() / visible.len().max(1) * PAGE_LEN;
-                let Halves { keys, values, next } = slabs;
+                let Slabs { keys, values, next } = slabs;
                 assert!(keys.len() >= 2 * numbers && values.len() >= 2 * numbers);
                 let next = if next.is_empty() {
                     [keys.as_ptr(), values.as_ptr()]

@@ -1,12 +1,13 @@
 //! Which instruction set runs, chosen once; every kernel behind one table.
 
 use super::activations::{Activations, Bf16Activations};
-use super::attention::{self, Halves, PAGE_LEN, RowState, Visible};
+use super::attention::{self, PAGE_LEN, RowState, Slabs, Visible};
 #[cfg(target_arch = "x86_64")]
 use super::attention_x86::{avx2 as attention_avx2, avx512 as attention_avx512};
 use super::lanes;
 use super::pack::{PANEL_ROWS, PanelLayout};
 use super::scalar;
+use super::words;
 
 /// A kernel class.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -55,6 +56,7 @@ impl Isa {
                 Self::Avx512 => {
                     avx2 && is_x86_feature_detected!("avx512f")
                         && is_x86_feature_detected!("avx512bw")
+                        && is_x86_feature_detected!("avx512dq")
                         && is_x86_feature_detected!("avx512vl")
                         && is_x86_feature_detected!("avx512vnni")
                 }
@@ -130,7 +132,11 @@ table! {
     /// Query rows against one page of keys and values; see [`super::attention`].
     attention_page(q: &[f32], k: &[f32], v: &[f32], visible: &[Visible], cap: f32, states: &mut [RowState], out: &mut [f32]);
     /// The same over keys and values of binary16; slow, and a reference only, unless [`Kernels::reads_halves`].
-    attention_halves(q: &[f32], slabs: Halves<'_>, visible: &[Visible], cap: f32, states: &mut [RowState], out: &mut [f32]);
+    attention_halves(q: &[f32], slabs: Slabs<'_>, visible: &[Visible], cap: f32, states: &mut [RowState], out: &mut [f32]);
+    /// Rows of `width` numbers as codes, a scale per row, no row of codes longer than `length`; see [`super::words`].
+    words(x: &[f32], width: usize, length: f32, codes: &mut [i16], scales: &mut [f32]);
+    /// Query rows, codes and scales, against one page of codes.
+    attention_words(q: &[i16], scales: &[f32], slabs: Slabs<'_>, visible: &[Visible], cap: f32, states: &mut [RowState], out: &mut [f32]);
     /// binary16 (little-endian bytes) to f32, equally many.
     widen(from: &[u8], to: &mut [f32]);
     /// f32 to binary16 (little-endian bytes), rounding half to even.
@@ -206,7 +212,7 @@ macro_rules! class {
 macro_rules! loops {
     ($module:ident, $fma:literal $(, $features:literal)?) => {
         mod $module {
-            use super::{Halves, RowState, Visible, attention, lanes};
+            use super::{RowState, Slabs, Visible, attention, lanes, words};
 
             $(#[target_feature(enable = $features)])?
             pub(super) fn quantize_row(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [f32]) {
@@ -227,13 +233,25 @@ macro_rules! loops {
             $(#[target_feature(enable = $features)])?
             pub(super) fn page_halves(
                 q: &[f32],
-                slabs: Halves<'_>,
+                slabs: Slabs<'_>,
                 visible: &[Visible],
                 cap: f32,
                 states: &mut [RowState],
                 out: &mut [f32],
             ) {
                 attention::page_halves::<$fma>(q, slabs, visible, cap, states, out);
+            }
+            $(#[target_feature(enable = $features)])?
+            pub(super) fn attention_words(
+                q: &[i16],
+                scales: &[f32],
+                slabs: Slabs<'_>,
+                visible: &[Visible],
+                cap: f32,
+                states: &mut [RowState],
+                out: &mut [f32],
+            ) {
+                words::attention_words::<$fma>(q, scales, slabs, visible, cap, states, out);
             }
         }
     };
@@ -251,7 +269,7 @@ class!(neon, true, "neon");
 loops!(neon_loops, true, "neon");
 
 macro_rules! kernels {
-    ($isa:expr, $module:ident, $quantize_row:expr, $attention:ident, $panel:expr, $widen:expr, $narrow:expr) => {
+    ($isa:expr, $module:ident, $quantize_row:expr, $attention:ident, $words:expr, $attention_words:expr, $panel:expr, $widen:expr, $narrow:expr) => {
         Kernels {
             isa: $isa,
             panel: $panel,
@@ -268,6 +286,8 @@ macro_rules! kernels {
             rope: $module::rope,
             attention_page: $attention::page,
             attention_halves: $attention::page_halves,
+            words: $words,
+            attention_words: $attention_words,
             widen: $widen,
             narrow: $narrow,
             widen_bf16: $module::widen_bf16,
@@ -286,6 +306,8 @@ macro_rules! x86_kernels {
             $module,
             super::quantize_x86::quantize_row,
             $attention,
+            words::$module::words,
+            words::$module::attention_words,
             $panel,
             super::halves::widen_f16c,
             super::halves::narrow_f16c
@@ -333,6 +355,8 @@ impl Kernels {
                     neon,
                     neon_loops::quantize_row,
                     neon_loops,
+                    words::words,
+                    neon_loops::attention_words,
                     panel,
                     super::halves::widen_neon,
                     super::halves::narrow_neon
@@ -343,6 +367,8 @@ impl Kernels {
                 plain,
                 plain_loops::quantize_row,
                 plain_loops,
+                words::words,
+                plain_loops::attention_words,
                 scalar::panel,
                 super::halves::widen,
                 super::halves::narrow

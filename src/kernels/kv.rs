@@ -2,7 +2,7 @@
 //!
 //! A page holds, for every layer and KV head, a key slab and a value slab. Keys stand transposed, `(head_dim, 32)`, values
 //! as they come, `(32, head_dim)`; see [`super::attention`]. As 16-bit floats a slab is just that; as bytes 32 scales
-//! (binary16, one per position) follow the codes.
+//! (binary16, one per position) follow the codes. As 16-bit integers pairs stand side by side; see [`super::words`].
 
 use std::{fmt, io};
 
@@ -11,12 +11,15 @@ use super::attention::PAGE_LEN;
 use super::blocks::f16_to_f32;
 use super::dispatch::Kernels;
 use super::halves::f32_to_f16;
+use super::words::{self, write_words};
 
 /// How keys and values of past positions are kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum KvType {
-    /// 16-bit floats.
+    /// 16-bit fixed point with a scale per head and position: as exact as floats of 16 bits, and faster; see [`super::words`].
     #[default]
+    I16,
+    /// 16-bit floats.
     F16,
     /// Bytes with one scale per head and position: half the memory.
     Q8,
@@ -25,6 +28,7 @@ pub enum KvType {
 impl fmt::Display for KvType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::I16 => "i16",
             Self::F16 => "f16",
             Self::Q8 => "q8",
         })
@@ -73,6 +77,7 @@ impl PageLayout {
     pub fn slab_bytes(&self) -> usize {
         let n = PAGE_LEN * self.heads.head_dim;
         match self.kv {
+            KvType::I16 => 2 * n + 4 * PAGE_LEN,
             KvType::F16 => 2 * n,
             KvType::Q8 => n + 2 * PAGE_LEN,
         }
@@ -147,6 +152,9 @@ impl Pages {
     }
 }
 
+/// Widest head that is kept as 16-bit integers: what a position's codes are gathered in.
+pub const WORDS_HEAD_DIM_MAX: usize = 512;
+
 /// Numbers of a key that are narrowed before they are spread over their lines.
 const NARROWED: usize = 128;
 
@@ -162,6 +170,14 @@ pub(super) fn write_position(
     let head_dim = key.len();
     let (keys, values) = bytes.split_at_mut(bytes.len() / 2);
     match kv {
+        KvType::I16 => {
+            let mut codes = [[0i16; WORDS_HEAD_DIM_MAX]; 2];
+            let mut scales = [[0.0f32]; 2];
+            let [key_codes, value_codes] = codes.each_mut().map(|codes| &mut codes[..head_dim]);
+            kernels.words(key, head_dim, words::LENGTH, key_codes, &mut scales[0]);
+            kernels.words(value, head_dim, f32::INFINITY, value_codes, &mut scales[1]);
+            write_words([key_codes, value_codes], scales.map(|[scale]| scale), slot, [keys, values]);
+        }
         KvType::F16 => {
             let mut halves = [0u8; 2 * NARROWED];
             for (lines, k) in keys.chunks_mut(2 * PAGE_LEN * NARROWED).zip(key.chunks(NARROWED)) {
@@ -208,6 +224,7 @@ fn set_scale(x: &[f32], slot: usize, scales: &mut [u8]) -> f32 {
 pub(super) fn widen_slabs(kv: KvType, kernels: &Kernels, bytes: &[u8], keys: &mut [f32], values: &mut [f32]) {
     let (key_bytes, value_bytes) = bytes.split_at(bytes.len() / 2);
     match kv {
+        KvType::I16 => unreachable!("integers are not widened"),
         KvType::F16 => {
             kernels.widen(key_bytes, keys);
             kernels.widen(value_bytes, values);

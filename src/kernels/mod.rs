@@ -3,8 +3,8 @@
 //! `blocks` reads GGML's formats, `pack` lays weights out for the vector units, `activations` quantizes what is
 //! multiplied with them, `scalar` is the reference, `avx2`, `avx512`, `amx` and `neon` are the fast dot products, `lanes`
 //! and `attention` are loops that the compiler vectorises for each class, `dispatch` chooses. `pool` and `team` run them
-//! on all cores: `linear`, `rows` and `attend` are the steps of a layer, over weights in an `arena` and keys and values in
-//! `kv`. `reached` notes which kernels really ran, `probe` and `pages` measure what the machine itself can do. Nothing
+//! on all cores: `linear`, `rows`, `place` and `attend` are the steps of a layer, over weights in an `arena` and keys and values in
+//! `kv`, which `words` keeps and compares as 16-bit integers. `reached` notes which kernels really ran, `probe` and `pages` measure what the machine itself can do. Nothing
 //! here knows models, tokens or tensors, and nothing in a hot function allocates.
 #![allow(unsafe_code, reason = "vector intrinsics read raw pointers; every block says why it may")]
 #![allow(clippy::inline_always, reason = "a body must be compiled with the instruction set of its caller")]
@@ -34,6 +34,7 @@ pub mod linear;
 mod neon;
 pub mod pack;
 pub mod pages;
+pub mod place;
 pub mod pool;
 pub mod probe;
 #[cfg(target_arch = "x86_64")]
@@ -42,6 +43,7 @@ pub mod reached;
 pub mod rows;
 pub mod scalar;
 pub mod team;
+mod words;
 
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::attend::AttentionScratch;
+use super::attention::RowState;
 use super::dispatch::Kernels;
 use super::kv::Heads;
 use super::linear::FLOAT_RUN;
@@ -19,6 +20,9 @@ pub struct Team {
     pub(super) scratch: Vec<Scratch>,
     /// One per thread, for the [`Shares`] of the job that runs.
     pub(super) cursors: Vec<Cursor>,
+    /// What attention summed over parts of the pages, where there are several; see [`super::attend`].
+    pub(super) part_sums: Vec<f32>,
+    pub(super) part_states: Vec<RowState>,
 }
 
 /// The next unit of a thread's run, on a cache line of its own.
@@ -45,7 +49,8 @@ impl Team {
         let pool = Pool::new(n_threads)?;
         let scratch = (0..pool.n_threads()).map(|_| Scratch::default()).collect();
         let cursors = (0..pool.n_threads()).map(|_| Cursor::default()).collect();
-        Ok(Self { pool, kernels, scratch, cursors })
+        let (part_sums, part_states) = (Vec::new(), Vec::new());
+        Ok(Self { pool, kernels, scratch, cursors, part_sums, part_states })
     }
 
     /// Makes room for steps of up to `max_rows` rows with these heads.

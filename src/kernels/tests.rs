@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::activations::{Activations, quantize_row};
-use super::attention::{Halves, PAGE_LEN, RowState, Visible};
+use super::attention::{PAGE_LEN, RowState, Slabs, Visible};
 use super::blocks::{BlockType, dequantize, f16_to_f32};
 use super::dispatch::{Isa, Kernels};
 use super::halves::f32_to_f16;
@@ -278,7 +278,7 @@ fn paged_attention_is_softmax() {
                         x.iter().flat_map(|x| f32_to_f16(*x).to_le_bytes()).collect()
                     };
                     let (k, v) = (bytes(&slab), bytes(v));
-                    let slabs = Halves { keys: &k, values: &v, next: &[] };
+                    let slabs = Slabs { keys: &k, values: &v, next: &[] };
                     kernels.attention_halves(&q, slabs, &visible, cap, &mut states, &mut out);
                 } else {
                     kernels.attention_page(&q, &slab, v, &visible, cap, &mut states, &mut out);

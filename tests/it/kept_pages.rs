@@ -76,7 +76,7 @@ fn copy(from: &Path, to: &Path) {
 async fn a_chat_goes_on_after_a_restart_without_being_read_again() {
     const ROOM: u64 = 64 << 20;
     let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let house = open(dir.path(), ROOM, KvType::F16).await;
+    let house = open(dir.path(), ROOM, KvType::I16).await;
     let ada = person(&house.store, "ada");
     let me = ada.at(&house.store);
     let chat = me.create_chat(None, None).unwrap().0.id;
@@ -98,7 +98,7 @@ async fn a_chat_goes_on_after_a_restart_without_being_read_again() {
     house.close().await;
     copy(dir.path(), elsewhere.path());
 
-    let without = open(elsewhere.path(), 0, KvType::F16).await;
+    let without = open(elsewhere.path(), 0, KvType::I16).await;
     let plain = soon(without.say(&ada.at(&without.store), chat, LATER)).await;
     assert_eq!(plain.timings.unwrap().cache_n, 0);
     assert!(!elsewhere.path().join("kv").exists());
@@ -111,7 +111,7 @@ async fn a_chat_goes_on_after_a_restart_without_being_read_again() {
     assert_eq!(read.timings.unwrap().cache_n, 0);
     other.close().await;
 
-    let again = open(dir.path(), ROOM, KvType::F16).await;
+    let again = open(dir.path(), ROOM, KvType::I16).await;
     let bob = person(&again.store, "bob");
     let same_words = bob.at(&again.store).create_chat(None, None).unwrap().0.id;
     let of_bob = soon(again.say(&bob.at(&again.store), same_words, TALK[0])).await;

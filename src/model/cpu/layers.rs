@@ -4,13 +4,12 @@ use super::super::config::{Rope, RopeStyle};
 use super::super::{ModelConfig, TokenId};
 use super::{CpuModel, Embedding, Layer};
 use crate::kernels::activations::Activations;
-use crate::kernels::attend::{
-    HeadSteps, Place, Queries, Rotation, Scope, TILE_ROWS, Tile, attend, place_rows,
-};
+use crate::kernels::attend::{Queries, Scope, TILE_ROWS, Tile, attend};
 use crate::kernels::attention::PAGE_LEN;
 use crate::kernels::blocks::dequantize;
 use crate::kernels::kv::{Heads, Pages};
 use crate::kernels::linear::{Gate, Input, Linear, Store, linear};
+use crate::kernels::place::{HeadSteps, Place, Rotation, place_rows};
 use crate::kernels::rows::{Norm, add_normed_rows, fill_rows, norm_rows, quantize_rows};
 use crate::kernels::team::Team;
 use crate::model::config::Activation;

@@ -19,7 +19,7 @@ use crate::kernels::arena::Arena;
 use crate::kernels::attention::PAGE_LEN;
 use crate::kernels::blocks::{BlockType, dequantize};
 use crate::kernels::dispatch::{Isa, Kernels};
-use crate::kernels::kv::{PageLayout, Pages};
+use crate::kernels::kv::{KvType, PageLayout, Pages, WORDS_HEAD_DIM_MAX};
 use crate::kernels::linear::{Linear, Packing, Part};
 use crate::kernels::pack::PANEL_ROWS;
 use crate::kernels::team::Team;
@@ -296,6 +296,13 @@ pub(super) fn load(gguf: &Gguf, options: &LoadOptions) -> Result<CpuModel, Model
     let output_norm = plan.vector("output_norm.weight", c.n_embd)?;
     let (embedding, output) = plan.ends(c)?;
     plan.list.finish()?;
+    if options.kv == KvType::I16 && c.head_dim > WORDS_HEAD_DIM_MAX {
+        let head_dim = c.head_dim;
+        let how = format!(
+            "heads of width {head_dim}: --kv i16 holds up to {WORDS_HEAD_DIM_MAX}; run it with --kv f16"
+        );
+        return Err(ModelError::Unsupported(how));
+    }
     let layout = PageLayout { n_layer: c.n_layer, heads: heads(c), kv: options.kv };
     let n_pages = c.n_ctx.div_ceil(PAGE_LEN).saturating_mul(options.max_sequences);
     let max_rows = c.n_ctx.saturating_mul(options.max_sequences).clamp(1, MAX_ROWS);
