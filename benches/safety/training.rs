@@ -11,9 +11,9 @@ use mommygpt::chat::safety::features::{self, N_SLOTS};
 const N_FOLDS: usize = 5;
 /// Share of stems in common from which a training line counts as nearly the same as a held-out case.
 const NEAR: f32 = 0.5;
-/// Safe cases that may be shown the card, when the threshold is chosen: well below the promise of 6%, for what is unseen,
+/// Safe cases that may be shown the card, when the threshold is chosen: below the promise of 6%, for what is unseen,
 /// and as low as no kind of danger is seen less often for.
-const SAFE_SHARE: f32 = 0.035;
+const SAFE_SHARE: f32 = 0.04;
 /// The label of a line that may be either: nothing is to be learned from it.
 const UNSURE: &str = "unsure";
 /// Wordings taken of a line that stands for several.
@@ -48,6 +48,7 @@ pub(crate) fn own(dir: &Path) -> Vec<Line> {
     let mut lines = read(&dir.join("own.tsv"), 1.0);
     lines.extend(read(&dir.join("everyday.tsv"), 1.0));
     lines.extend(read(&dir.join("talk.tsv"), 0.35));
+    lines.extend(read(&dir.join("ordinary.tsv"), 0.35));
     lines
 }
 

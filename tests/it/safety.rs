@@ -45,10 +45,10 @@ fn the_weights_that_ship_belong_to_these_features() {
 }
 
 /// Per cent of the held-out lines, written near to the border from both sides: bounds that may only be tightened.
-const MIN_HELD_OUT_DANGER: usize = 79;
+const MIN_HELD_OUT_DANGER: usize = 80;
 const MIN_HELD_OUT_PLAIN: usize = 53;
-const MAX_HELD_OUT_SAFE: usize = 13;
-const MAX_HELD_OUT_SAFE_PLAIN: usize = 3;
+const MAX_HELD_OUT_SAFE: usize = 11;
+const MAX_HELD_OUT_SAFE_PLAIN: usize = 2;
 
 #[test]
 fn lines_never_trained_on_are_told_apart() {
@@ -130,6 +130,11 @@ fn everyday_words_are_left_alone() {
         "my dog Olaf is limping today",
         "hmmmm",
         "i got into the school i wanted",
+        "Good afternoon. I trust this finds you in good health.",
+        "i'm so proud of myself",
+        "I broke my arm on the trampoline",
+        "hi mum",
+        "zxqv wvut",
     ] {
         assert_eq!(safety::verdict(text), "none", "{text}");
     }

@@ -49,7 +49,8 @@ impl Weights {
     pub fn check(&self, text: &str, margin: f32) -> Option<Kind> {
         let windows = features::windows(text);
         let (score, at) = self.score(&windows);
-        (score >= self.threshold + margin).then(|| self.kind(&windows[at]))
+        // Where nothing could be read nothing was said, whatever the bias is.
+        (!windows[at].is_empty() && score >= self.threshold + margin).then(|| self.kind(&windows[at]))
     }
 
     /// The file's bytes: every weight as one signed byte times the table's scale.

@@ -90,11 +90,13 @@ static WEIGHTS: &[u8] = include_bytes!("../../../assets/safety/weights.bin");
 const REPLY_MARGIN: f32 = 3.0;
 
 /// How much further over the line a message must be for the answer to speak of danger: a bit more, and "my friend wants to
-/// kill herself" is answered as if it were nothing. Of 400 development messages in danger 399 are that far over it, of 419
-/// harmless held-out lines that are near to danger in their words ten.
+/// kill herself" is answered as if it were nothing. Of 400 development messages in danger 398 are that far over it, of 419
+/// harmless held-out lines that are near to danger in their words seven.
 const PLAIN_MARGIN: f32 = 1.5;
 
-/// Behind "kill", words that leave no doubt: a message that has them and is over the line at all is plain.
+/// What "kill" is stemmed to, and behind it words that leave no doubt: a message that has them and is over the line at all is
+/// plain.
+const KILL: &str = "kill";
 const ONESELF: [&str; 7] =
     ["myself", "himself", "herself", "themself", "themselves", "yourself", "ourselves"];
 
@@ -113,9 +115,9 @@ pub fn check(text: &str) -> Option<Danger> {
 }
 
 fn names_suicide(text: &str) -> bool {
-    let text = text.to_lowercase();
-    let words: Vec<&str> = text.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty()).collect();
-    words.windows(2).any(|pair| pair[0].starts_with("kill") && ONESELF.contains(&pair[1]))
+    let oneself = |stem: &str| ONESELF.iter().any(|word| words::stem(word) == stem);
+    let named = |pair: &[words::Token]| pair[0].stem == KILL && oneself(&pair[1].stem);
+    words::sentences(text).iter().any(|sentence| sentence.windows(2).any(named))
 }
 
 /// Looks at the parent's answer.
