@@ -61,7 +61,9 @@ const JOKES: [&str; 8] = [
 const LIKE_JOKES: [&str; 6] =
     ["what did the", "why did the", "why was the", "how does a", "how do you know", "why dont"];
 /// How somebody offers a joke, and what is said to that.
-const OFFERS_JOKE: [&str; 12] = [
+const OFFERS_JOKE: [&str; 14] = [
+    "a riddle for you",
+    "got a riddle for",
     "i have a joke",
     "ive got a joke",
     "i got a joke",
