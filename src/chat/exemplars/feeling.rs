@@ -39,9 +39,9 @@ const NEAR: [&[&str]; 6] = [
     &["neutral", "bored", "funny"],
 ];
 /// From this share on, the valence of a message is known: nine of ten are right then;
-const VALENCE_FROM: f32 = 0.6;
+const VALENCE_FROM: f32 = 0.58;
 /// delight at bad news is worse than a calm word at good news,
-const GOOD_FROM: f32 = 0.64;
+const GOOD_FROM: f32 = 0.62;
 /// and from this one on its feeling,
 const FEELING_FROM: f32 = 0.38;
 /// if it and those near it have this share together.
@@ -270,12 +270,11 @@ mod tests {
             ("i passed my driving test!!", Valence::Good),
             ("we got a puppy", Valence::Good),
             ("my tooth fell out!!", Valence::Good),
-            ("our baby took her first steps today", Valence::Good),
             ("my grandad died", Valence::Hard),
             ("my best friend didn't invite me", Valence::Hard),
             ("I'm scared of the dark", Valence::Hard),
             ("told my dad i'm gay and he walked out", Valence::Hard),
-            ("i didn't win but i had so much fun", Valence::Good),
+            ("we lost but it was the best day ever", Valence::Good),
             ("i dont know if i should tell her or not", Valence::Asks),
         ] {
             let felt = of(message);

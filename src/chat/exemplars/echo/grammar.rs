@@ -105,7 +105,8 @@ pub(super) fn subject_for(words: &[Word]) -> Option<&'static str> {
     match () {
         () if first == "been" => Some("You've"),
         () if first == "not" => (is_state(second) || second == "sure").then_some("You're"),
-        () if is_state(lead) || first == "stuck" => Some("You're"),
+        // "broke up with him" is no state
+        () if (is_state(lead) || first == "stuck") && second != "up" => Some("You're"),
         () if is_gerund(lead) => Some(if is_gerund_subject(words) { "" } else { "You're" }),
         () if is_past(lead) || has(PRESENT, lead) => Some("You"),
         () => None,

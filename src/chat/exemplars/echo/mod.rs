@@ -242,6 +242,7 @@ mod tests {
             ("he took $500 from me", "He took $500 from you"),
             ("mommy look i made a rocket", "You made a rocket"),
             ("dad forgot my kids' names", "Your dad forgot your kids' names"),
+            ("broke up with my girlfriend today", "You broke up with your girlfriend today"),
             ("he was named after me", "He was named after you"),
             ("breastfeeding hurts and nobody says so", "Breastfeeding hurts and nobody says so"),
             ("it is 3 am and I am awake", "It is 3 am and you are awake"),
@@ -335,7 +336,7 @@ mod tests {
 
     #[test]
     fn every_written_sentence_is_whole() {
-        for (heading, part, text) in wording::lines().filter(|(heading, ..)| *heading != "topics") {
+        for (heading, part, text) in wording::lines().filter(|(_, part, _)| !part.starts_with('W')) {
             assert!(text.ends_with(['.', '?', '!', '"']), "{heading} {part}: {text}");
             assert!(!part.starts_with('Q') || text.ends_with('?'), "{heading}: {text}");
         }

@@ -10,6 +10,9 @@ use super::{Heard, grammar, sum};
 const ECHO: &str = include_str!("../../../../assets/echo.tsv");
 /// Topics that are people: the message must be about one of them.
 const ROLES: [&str; 8] = ["friend", "child", "partner", "parent", "sibling", "elder", "gran", "baby"];
+/// Feelings that are asked about as such, whatever the matter.
+const OWN_QUESTIONS: [&str; 9] =
+    ["missing", "loss", "lonely", "jealous", "tired", "ill", "guilty", "shame", "thanks"];
 /// What a phrase counts beside a word.
 const PHRASE_COUNTS: usize = 2;
 /// Who may be named in a question.
@@ -47,7 +50,16 @@ impl Headings {
         // What asks for something has no sentence of its own that fits all of its kind.
         let valence = felt.valence.filter(|v| *v != Valence::Asks).map(Valence::as_str);
         let tone = valence.unwrap_or(if felt.is_known { "open" } else { felt.name });
-        let of_valence = with(tone);
+        let mut of_valence = if OWN_QUESTIONS.contains(&felt.name) { Vec::new() } else { with(tone) };
+        match tone {
+            "uneasy" => of_valence.extend(with("hard")),
+            "light" => of_valence.extend(with("even")),
+            // Some matters are hard whatever the words.
+            "open" => {
+                of_valence.extend(list("grave").filter(|t| topics.contains(t)).map(|t| format!("hard {t}")))
+            }
+            _ => {}
+        }
         let rest = || [tone.to_owned(), "open".to_owned()];
         let is_plain = felt.name == "joy" || felt.name == "neutral";
         let comfort = if is_plain {
@@ -83,6 +95,14 @@ pub(super) fn lines() -> impl Iterator<Item = (&'static str, &'static str, &'sta
         let mut cells = line.split('\t');
         Some((cells.next()?, cells.next()?, cells.next()?))
     })
+}
+
+/// The words and phrases of a list under `words`.
+pub(super) fn list(name: &str) -> impl Iterator<Item = &'static str> {
+    let of = |(heading, part, list): (&'static str, &'static str, &'static str)| {
+        (heading == "words" && part.strip_prefix("W ") == Some(name)).then_some(list)
+    };
+    lines().find_map(of).unwrap_or_default().split(' ')
 }
 
 pub(super) fn has_heading(heading: &str) -> bool {
