@@ -2,9 +2,9 @@
 
 use crate::domain::Timestamp;
 
-pub(super) const WEEKDAYS: [&str; 7] =
+pub(in crate::chat) const WEEKDAYS: [&str; 7] =
     ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"];
-const MONTHS: [&str; 12] = [
+pub(in crate::chat) const MONTHS: [&str; 12] = [
     "january",
     "february",
     "march",

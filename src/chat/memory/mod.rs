@@ -10,6 +10,7 @@ mod facts;
 mod forget;
 mod recall;
 
+pub(super) use self::facts::{MONTHS, WEEKDAYS};
 pub use self::recall::answer;
 use crate::domain::{Memory, MemoryId, Timestamp};
 

@@ -26,6 +26,8 @@ const MAX_BLAME: usize = 7;
 /// From this share on a message of a single half counts as glad or not.
 const PLAINLY: f32 = 0.6;
 
+/// So many replies later one has not yet forgotten a sorrow.
+const SORROW_LASTS: usize = 5;
 /// An answer has one of so many shapes.
 const SHAPES: usize = 2;
 
@@ -51,6 +53,11 @@ pub(super) fn reply(heard: &Heard<'_>) -> Option<String> {
     let is_inside = !heard.said.is_empty();
     let given = given.filter(|_| !is_inside || heard.said.len() % 3 == 2);
     let is_alone = felt.is_known && !feeling::is_even(felt.name) || felt.valence == Some(Valence::Good);
+    // A short turn inside a chat leans on what was said before, which the feelings don't see.
+    let is_sorry = heard.said.iter().rev().take(SORROW_LASTS).any(|last| last.contains("sorry"));
+    if is_inside && sure.is_none() && (!felt.is_known || is_sorry && felt.valence == Some(Valence::Good)) {
+        return None;
+    }
     if given.is_none() && sure.is_none() && !is_alone && !(is_request && felt.is_known) {
         return None;
     }
@@ -243,6 +250,7 @@ mod tests {
             ("mommy look i made a rocket", "You made a rocket"),
             ("dad forgot my kids' names", "Your dad forgot your kids' names"),
             ("broke up with my girlfriend today", "You broke up with your girlfriend today"),
+            ("we moved in september, on a friday", "You moved in September, on a Friday"),
             ("he was named after me", "He was named after you"),
             ("breastfeeding hurts and nobody says so", "Breastfeeding hurts and nobody says so"),
             ("it is 3 am and I am awake", "It is 3 am and you are awake"),
@@ -332,6 +340,13 @@ mod tests {
             |text: &str| text.split_inclusive(['.', '!', '?']).map(|s| s.trim().to_owned()).collect();
         let (first, second): (HashSet<String>, HashSet<String>) = (sentences(&first), sentences(&second));
         assert!(first.is_disjoint(&second), "{first:?} {second:?}");
+    }
+
+    #[test]
+    fn a_small_turn_after_a_sorrow_is_no_triumph() {
+        let said = ["I'm so sorry. What was the name?"];
+        let message = "i made a little cross for her";
+        assert!(reply(&Heard { message, said: &said }).is_none_or(|reply| !reply.contains("bravo")));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::grammar::{is_adverb, is_verb, subject_for};
 use super::sentences::{PARENTS, Sentence, Word};
+use crate::chat::memory::{MONTHS, WEEKDAYS};
 
 /// A sentence with more words is not given back whole.
 const MAX_WORDS: usize = 20;
@@ -52,25 +53,8 @@ const BEFORE_KIN: [&str; 35] = [
 /// What is not said back, as it is meant for the parent or for nobody.
 const TO_PARENT: [&str; 10] =
     ["you", "your", "youre", "yours", "yourself", "youve", "youll", "youd", "ya", "yall"];
-/// Words with a capital letter, which few type.
-const NAMED: [&str; 40] = [
-    "monday",
-    "tuesday",
-    "wednesday",
-    "thursday",
-    "friday",
-    "saturday",
-    "sunday",
-    "january",
-    "february",
-    "april",
-    "june",
-    "july",
-    "august",
-    "september",
-    "october",
-    "november",
-    "december",
+/// Words with a capital letter, which few type, beside days and months.
+const NAMED: [&str; 23] = [
     "christmas",
     "easter",
     "halloween",
@@ -95,6 +79,8 @@ const NAMED: [&str; 40] = [
     "xmas",
     "disneyland",
 ];
+/// Months that are common words, too.
+const NO_MONTHS: [&str; 2] = ["march", "may"];
 /// Words that a sentence may end before, when it is too long.
 const BREAKS: [&str; 12] =
     ["and", "but", "because", "so", "when", "while", "since", "which", "who", "although", "until", "or"];
@@ -237,7 +223,10 @@ fn is_name(low: &str, before: &str) -> bool {
         .contains(&low)
         && !PARENTS.contains(&low)
         && low.chars().all(char::is_alphabetic);
+    let is_month = MONTHS.contains(&low) && !NO_MONTHS.contains(&low);
     NAMED.contains(&low)
+        || WEEKDAYS.contains(&low)
+        || is_month
         || is_given && before == "named"
         || is_given && low.ends_with(['y', 'o', 'a', 'x']) && low.len() < 8
 }

@@ -56,7 +56,8 @@ impl Headings {
             "light" => of_valence.extend(with("even")),
             // Some matters are hard whatever the words.
             "open" => {
-                of_valence.extend(list("grave").filter(|t| topics.contains(t)).map(|t| format!("hard {t}")))
+                let grave = list("grave").filter(|t| topics.contains(t));
+                of_valence.extend(grave.map(|t| format!("hard {t}")));
             }
             _ => {}
         }
