@@ -18,6 +18,9 @@ pub(super) fn sure(message: &str, felt: Felt) -> (Felt, Option<&'static str>) {
         () if has("checks") && has("to come") && !has("good news") && !has("of a baby") => {
             (is("worried"), Some("worried results"))
         }
+        () if has("operations") && has("to come") && !has("good news") => {
+            (is("worried"), Some("worried operation"))
+        }
         () if has("ex") && has("new love") => (felt, Some("mixed ex")),
         () if has("shouted") => (is("hurt"), Some("hurt shouted")),
         () if has("money") && felt.name == "ill" => (is("worried"), Some("worried money")),
@@ -25,7 +28,8 @@ pub(super) fn sure(message: &str, felt: Felt) -> (Felt, Option<&'static str>) {
         () if has("retired") && (is_hard || has("unfilled")) && felt.valence != Some(Valence::Good) => {
             (felt, Some("sad retired"))
         }
-        () if (has("happy") || has("joyful") && !is_hard) && !has("but") => (is("joy"), None),
+        () if has("happy") && !has("but") => (is("joy"), None),
+        () if has("joyful") && !is_hard && !text.contains(" but ") => (is("joy"), None),
         () => (felt, None),
     }
 }
@@ -45,6 +49,7 @@ mod tests {
             ("my homework is so boring", Some("bored homework")),
             ("my scan is on monday", Some("worried results")),
             ("our baby scan is on monday", None),
+            ("my surgery is on friday", Some("worried operation")),
             ("my ex got engaged", Some("mixed ex")),
             ("my bike broke", None),
         ] {
