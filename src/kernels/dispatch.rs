@@ -304,7 +304,7 @@ macro_rules! x86_kernels {
         kernels!(
             $isa,
             $module,
-            super::quantize_x86::quantize_row,
+            super::quantize_x86::$module::quantize_row,
             $attention,
             words::$module::words,
             words::$module::attention_words,

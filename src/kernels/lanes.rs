@@ -140,8 +140,9 @@ pub(super) fn rope<const FMA: bool>(head: &mut [f32], cos: &[f32], sin: &[f32], 
 }
 
 /// Codes that the largest magnitude of a group may get. Which of them leaves the least error depends on where the other
-/// numbers fall between the steps; trying four takes 8% off the error of always 127.
-pub(super) const LEVELS: [f32; 4] = [127.0, 126.0, 125.0, 124.0];
+/// numbers fall between the steps; the best of twelve, with its scale fitted to the codes, leaves 12% less than always 127.
+pub(super) const LEVELS: [f32; 12] =
+    [127.0, 126.0, 125.0, 124.0, 123.0, 122.0, 121.0, 120.0, 119.0, 118.0, 117.0, 116.0];
 /// 1.5 * 2^23: adding and subtracting it rounds half to even.
 pub(super) const ROUND: f32 = 12_582_912.0;
 
@@ -154,11 +155,11 @@ pub(super) fn fold_lanes(lanes: &[f32; LANES], join: impl Fn(f32, f32) -> f32) -
     join(lanes[0], lanes[1])
 }
 
-/// Scale of 32 numbers and its inverse; 0 and 0 for a group of zeros.
+/// What 32 numbers are multiplied by to become codes; 0 for a group of zeros.
 ///
 /// Nothing here may be fused into one rounding: every instruction set must choose alike.
 #[inline(always)]
-fn best_scale(x: &[f32; 32]) -> (f32, f32) {
+fn best_inverse(x: &[f32; 32]) -> f32 {
     let larger = |a: f32, b: f32| if a > b { a } else { b };
     let mut lanes = [0.0f32; LANES];
     for i in 0..LANES {
@@ -166,20 +167,21 @@ fn best_scale(x: &[f32; 32]) -> (f32, f32) {
     }
     let largest = fold_lanes(&lanes, larger);
     if largest <= super::activations::SMALLEST {
-        return (0.0, 0.0);
+        return 0.0;
     }
-    let (mut best, mut least) = ((largest / LEVELS[0], LEVELS[0] / largest), f32::INFINITY);
+    let (mut best, mut least) = (LEVELS[0] / largest, f32::INFINITY);
     for level in LEVELS {
-        let (scale, inverse) = (largest / level, level / largest);
+        let inverse = level / largest;
         let mut errors = [0.0f32; LANES];
         for i in 0..LANES {
-            let error = |x: f32| x - ((x * inverse + ROUND) - ROUND) * scale;
+            let error = |x: f32| x * inverse - ((x * inverse + ROUND) - ROUND);
             let (low, high) = (error(x[i]), error(x[i + LANES]));
             errors[i] = low * low + high * high;
         }
-        let total = fold_lanes(&errors, |a, b| a + b);
+        // Of codes; a code is worth less at a higher level.
+        let total = fold_lanes(&errors, |a, b| a + b) / (level * level);
         if total < least {
-            (best, least) = ((scale, inverse), total);
+            (best, least) = (inverse, total);
         }
     }
     best
@@ -190,18 +192,20 @@ fn best_scale(x: &[f32; 32]) -> (f32, f32) {
 pub(super) fn quantize_row(x: &[f32], codes: &mut [i8], scales: &mut [f32], sums: &mut [f32]) {
     let groups = x.as_chunks::<32>().0.iter().zip(codes.as_chunks_mut::<32>().0);
     for ((x, codes), (scale, sums)) in groups.zip(scales.iter_mut().zip(sums.as_chunks_mut::<2>().0)) {
-        let (group_scale, inverse) = best_scale(x);
-        *scale = group_scale;
-        for h in 0..2 {
-            let mut total = 0i32;
-            for i in 16 * h..16 * h + 16 {
-                // Cut to a byte, which changes only what is no number: damaged weights may make infinities.
-                let code = ((x[i] * inverse + ROUND).to_bits().wrapping_sub(ROUND.to_bits())) as i8;
-                total += i32::from(code);
-                codes[i] = code;
-            }
-            sums[h] = group_scale * total as f32;
+        let inverse = best_inverse(x);
+        // Cut to a byte, which changes only what is no number: damaged weights may make infinities.
+        let code = |x: f32| (x * inverse + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i8;
+        let (mut products, mut squares, mut totals) = ([0.0f32; LANES], 0i32, [0i32; 2]);
+        for i in 0..LANES {
+            let (low, high) = (code(x[i]), code(x[i + LANES]));
+            (codes[i], codes[i + LANES]) = (low, high);
+            products[i] = x[i] * f32::from(low) + x[i + LANES] * f32::from(high);
+            squares += i32::from(low) * i32::from(low) + i32::from(high) * i32::from(high);
+            totals = [totals[0] + i32::from(low), totals[1] + i32::from(high)];
         }
+        // The scale with which these codes are nearest to the numbers.
+        *scale = if squares > 0 { fold_lanes(&products, |a, b| a + b) / squares as f32 } else { 0.0 };
+        *sums = totals.map(|total| *scale * total as f32);
     }
 }
 
