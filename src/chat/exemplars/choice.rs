@@ -222,7 +222,9 @@ fn written_before(asked: &Asked<'_>, from: f32) -> Option<&'static str> {
     let fits = |e: &&Near| {
         let is_for_it = is_new(asked, e.reply)
             && !is_about_other_typing(asked.message, e.reply)
-            && !names_other_day(asked.message, e.reply);
+            && !names_other_day(asked.message, e.reply)
+            && !names_other_number(asked.message, e)
+            && (e.fit >= VERY_SAME_FROM || !e.reply.contains("won't help"));
         e.fit >= from && e.covered >= MIN_COVERED && is_for_it
     };
     openings().near(asked.message).iter().find(fits).map(|e| e.reply)
@@ -232,6 +234,16 @@ fn written_before(asked: &Asked<'_>, from: f32) -> Option<&'static str> {
 fn names_other_day(message: &str, reply: &str) -> bool {
     let (message, reply) = (message.to_lowercase(), reply.to_lowercase());
     WEEKDAYS.iter().any(|day| reply.contains(day) && !message.contains(day))
+}
+
+/// Whether a reply names a number, an age perhaps, that only the one it was written for had told.
+fn names_other_number(message: &str, near: &Near) -> bool {
+    let is_number = |w: &String| w.starts_with(|c: char| c.is_ascii_digit());
+    let (told, theirs) = (likeness::words(message), likeness::words(near.opening));
+    let mut named = likeness::words(near.reply).into_iter().filter(is_number);
+    let has =
+        |words: &[String], number: &str| words.iter().any(|w| w.trim_start_matches("im").contains(number));
+    named.any(|number| !has(&told, &number) && has(&theirs, &number))
 }
 
 fn is_new(asked: &Asked<'_>, reply: &str) -> bool {

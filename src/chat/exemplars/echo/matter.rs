@@ -28,6 +28,12 @@ pub(super) fn sure(message: &str, felt: Felt) -> (Felt, Option<&'static str>) {
         () if has("retired") && (is_hard || has("unfilled")) && felt.valence != Some(Valence::Good) => {
             (felt, Some("sad retired"))
         }
+        () if has("without") && has("without since") && felt.valence != Some(Valence::Good) => {
+            (is("missing"), None)
+        }
+        () if has("married long") && !is_hard && !has("but") => (is("joy"), Some("good anniversary")),
+        () if has("plainly hard") && felt.valence.is_none() && !has("but") => (felt, Some("hard")),
+        () if has("plainly good") && felt.valence.is_none() && !has("but") => (felt, Some("good")),
         () if has("happy") && !has("but") => (is("joy"), None),
         () if has("joyful") && !is_hard && !text.contains(" but ") => (is("joy"), None),
         () => (felt, None),

@@ -284,6 +284,8 @@ const OPENS_RELATIVE: [&str; 17] = [
     "someone",
 ];
 const LOOKS_BACK: usize = 4;
+/// What a sentence may end with before the next begins.
+const DAYS: [&str; 5] = ["today", "tonight", "tomorrow", "yesterday", "now"];
 /// After one of them comes what was said.
 const SAYING: [&str; 22] = [
     "told", "tell", "tells", "said", "says", "say", "thinks", "think", "thought", "knows", "know", "feels",
@@ -321,6 +323,10 @@ pub(super) fn sentences(message: &str) -> Vec<Sentence> {
             }
             (_, Some(unit)) if inner.ends_with(|c: char| c.is_ascii_digit()) => {
                 push(&mut open.words, &format!("{inner}{unit}"));
+            }
+            // "i got a B+"
+            (_, _) if after.starts_with('+') && inner.len() == 1 => {
+                push(&mut open.words, &format!("{inner}+"));
             }
             // "my kids' names"
             _ if after.starts_with(['\'', '’']) && inner.ends_with('s') && !before.contains(['\'', '‘']) =>
@@ -403,6 +409,17 @@ fn begins_anew(words: &[Word], i: usize) -> bool {
         let asks = ["is", "should", "what", "how", "why", "do", "can", "any", "am"].contains(&word.as_str());
         return SUBJECTS.contains(&word.as_str()) || asks;
     }
+    // "i hate peas why do i have to eat them", "we have pizza tonight its my favourite"
+    let next = |n: usize| words.get(i + n).map_or("", |w| w.low.as_str());
+    let is_question = ["why", "how", "what"].contains(&word.as_str())
+        && ["do", "does", "did", "can", "should", "am"].contains(&next(1))
+        && ["i", "we", "he", "she", "they", "you", "it"].contains(&next(2));
+    if is_question && !SAYING.contains(&before.low.as_str()) && before.low != "and" {
+        return true;
+    }
+    if word == "its" && DAYS.contains(&before.low.as_str()) && ["my", "so", "a", "the"].contains(&next(1)) {
+        return true;
+    }
     if !SUBJECTS.contains(&word.as_str())
         || GOES_ON.contains(&before.low.as_str())
         || before.low.ends_with("ing")
@@ -445,7 +462,8 @@ fn stripped(mut sentence: Sentence) -> Sentence {
         let before = words.len().checked_sub(2).map(|i| &words[i]);
         let is_address = PARENTS.contains(&last.low.as_str())
             && before
-                .is_none_or(|b| b.has_comma || !BEFORE_PARENT.contains(&b.low.as_str()) && words.len() > 3);
+                .is_none_or(|b| b.has_comma || !BEFORE_PARENT.contains(&b.low.as_str()) && words.len() > 3)
+            && !words.iter().any(|w| w.low == "called");
         let is_filler = before.is_some_and(|b| b.has_comma)
             && ["please", "thanks", "right", "ok", "okay", "sorry", "though", "huh"]
                 .contains(&last.low.as_str());
