@@ -34,6 +34,10 @@ pub(super) fn sure(message: &str, felt: Felt) -> (Felt, Option<&'static str>) {
         () if has("married long") && !is_hard && !has("but") => (is("joy"), Some("good anniversary")),
         () if has("plainly hard") && felt.valence.is_none() && !has("but") => (felt, Some("hard")),
         () if has("plainly good") && felt.valence.is_none() && !has("but") => (felt, Some("good")),
+        // Supper for one is no loneliness yet.
+        () if felt.name == "lonely" && !has("lonely words") => {
+            (Felt { name: "open", is_known: false, valence: None, ..felt }, None)
+        }
         () if has("happy") && !has("but") => (is("joy"), None),
         () if has("joyful") && !is_hard && !text.contains(" but ") => (is("joy"), None),
         () => (felt, None),
