@@ -66,8 +66,8 @@ impl Activations {
     }
 }
 
-/// Quantizes one row, rounding half to even; all-zero groups get scale 0. Per group the scale is the one of four that
-/// leaves the least error.
+/// Quantizes one row, rounding half to even; all-zero groups get scale 0. Per group the best of twelve
+/// levels, and the scale with which its codes are nearest.
 ///
 /// # Panics
 /// If the lengths do not belong together.
