@@ -43,7 +43,7 @@ pub(super) fn words(x: &[f32], width: usize, length: f32, codes: &mut [i16], sca
 #[inline(always)]
 fn inverse_of(largest: f32, squares: f32, length: f32) -> f32 {
     let inverse = (LARGEST / largest).min(length / squares.sqrt());
-    if inverse.is_finite() { inverse } else { 0.0 }
+    if inverse.is_finite() && squares.is_finite() { inverse } else { 0.0 }
 }
 
 /// What a code is worth.
@@ -161,7 +161,9 @@ pub(super) fn attention_words<const FMA: bool>(
         let mut products = [0i32; PAGE_LEN];
         for (q, keys) in q.as_chunks::<2>().0.iter().zip(slabs.keys.as_chunks::<{ 4 * PAGE_LEN }>().0) {
             for (product, key) in products.iter_mut().zip(keys.as_chunks::<4>().0) {
-                *product += i32::from(q[0]) * code(key, 0) + i32::from(q[1]) * code(key, 1);
+                // Damaged numbers may pass every bound; then sums wrap, as they do in vectors.
+                let pair = (i32::from(q[0]) * code(key, 0)).wrapping_add(i32::from(q[1]) * code(key, 1));
+                *product = product.wrapping_add(pair);
             }
         }
         let state = &mut states[r];
@@ -170,7 +172,9 @@ pub(super) fn attention_words<const FMA: bool>(
             let mut sum = 0i32;
             for (j, w) in weights.codes.as_chunks::<2>().0.iter().enumerate() {
                 if let Some(pair) = slabs.values[4 * (j * head_dim + d)..].first_chunk::<4>() {
-                    sum += i32::from(w[0]) * code(pair, 0) + i32::from(w[1]) * code(pair, 1);
+                    let pair =
+                        (i32::from(w[0]) * code(pair, 0)).wrapping_add(i32::from(w[1]) * code(pair, 1));
+                    sum = sum.wrapping_add(pair);
                 }
             }
             *out = fma::<FMA>(sum as f32, weights.here, *out * weights.before);

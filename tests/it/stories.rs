@@ -12,6 +12,10 @@ fn argmax(row: &[f32]) -> TokenId {
     best.unwrap().0 as TokenId
 }
 
+/// Quantized activations differ between implementations: so far apart, in logits of some tens, two tokens may change places.
+/// What follows is read as the reference went on.
+const NEAR_TIE: f32 = 0.05;
+
 #[test]
 fn greedy_ids_are_those_of_the_reference() {
     let Some(path) = fixture("weights/greedy_reference.json") else { return };
@@ -26,8 +30,8 @@ fn greedy_ids_are_those_of_the_reference() {
             .iter()
             .map(|v| v.as_u64().unwrap() as TokenId)
             .collect();
-        // Quantized activations differ between implementations, and one near tie changes all that follows.
-        let n = if name.contains("-F") { 100 } else { 40 };
+        let is_float = name.contains("-F");
+        let n = if is_float { 100 } else { 40 };
         let (family, _) = name.rsplit_once('-').unwrap();
         let gguf = Gguf::open(&dir.join(family).join(name)).unwrap();
         let options = LoadOptions {
@@ -39,14 +43,15 @@ fn greedy_ids_are_those_of_the_reference() {
         };
         let mut model = load(&gguf, &options).unwrap();
         let seq = model.new_sequence().unwrap();
-        let mut next = BOS;
-        let got: Vec<TokenId> = (0..n)
-            .map(|_| {
-                let logits = model.step(&[Chunk { seq, tokens: &[next], logits: LogitsFor::Last }]).unwrap();
-                next = argmax(logits.row(0));
-                next
-            })
-            .collect();
-        assert_eq!(got, want[..n], "{name}");
+        let mut last = BOS;
+        for (i, &want) in want[..n].iter().enumerate() {
+            let logits = model.step(&[Chunk { seq, tokens: &[last], logits: LogitsFor::Last }]).unwrap();
+            let row = logits.row(0);
+            let got = argmax(row);
+            let ahead = row[got as usize] - row[want as usize];
+            let is_tie = !is_float && ahead < NEAR_TIE;
+            assert!(got == want || is_tie, "{name}, token {i}: {got} is {ahead} before {want}");
+            last = want;
+        }
     }
 }
